@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dump: NetworkDump, the record that users see: its JSON, its line of text, the filter.
+ *
+ * A dump_message is a view: everything in it belongs to the caller (the flow room) and is valid
+ * during the call only. Writers append one line to a buffer and keep nothing.
+ *
+ * The keys of the JSON object are documented in README.md and DESIGN.md ("NetworkDump"); the first
+ * ten are the seed's, in its order, always present.
+ */
+#ifndef EBPFDUMP_DUMP_H
+#define EBPFDUMP_DUMP_H
+
+#include "pkg/base/base.h"
+#include "pkg/http/http.h"
+
+enum dump_direction { DUMP_EGRESS = 0, DUMP_INGRESS = 1 };
+
+struct dump_peer {
+	char ip[46]; /* text form, NUL-terminated (INET6_ADDRSTRLEN) */
+	uint8_t ip_len;
+	uint16_t port;
+};
+
+/* What the messages of one connection share. */
+struct dump_conn {
+	struct dump_peer local; /* the end on this machine */
+	struct dump_peer remote;
+	uint32_t pid;	    /* 0 unknown */
+	char comm[16];	    /* NUL-terminated, may hold any bytes; "" unknown */
+	char interface[16]; /* NUL-terminated; "" unknown */
+};
+
+struct dump_message {
+	const struct dump_conn *conn;
+	enum dump_direction direction;
+	uint64_t time_ns;  /* wall-clock time at which the first byte passed the hook */
+	uint64_t seq;	   /* number of this message among those the loader emitted */
+	const char *bytes; /* what head's slices are relative to */
+	const struct http_head *head;
+	struct span body;    /* decoded payload: at most the body limit of it, gaps left out */
+	uint64_t body_bytes; /* full length of the payload that passed, gaps included */
+	uint64_t gap_bytes;  /* of the whole message: passed, but not captured (limit, loss) */
+	bool body_truncated; /* body holds less than body_bytes */
+	const char *error;   /* what is wrong, as http_fault_text() or flow's own phrases; NULL:
+				nothing */
+	/* Only on a response whose request was seen (request_method.len > 0): */
+	struct span request_method;
+	struct span request_path;
+	struct span request_host;
+	uint64_t latency_us; /* first byte of the request to first byte of the response */
+};
+
+struct dump_format {
+	const char *node; /* NUL-terminated; "" if unknown: the key is written all the same */
+	size_t line_max;  /* longest JSON line with its newline; the default is 16384, container
+			     runtimes' limit */
+	bool colour;	  /* text only */
+};
+
+/* Longest possible default line: `containerd` splits a log line at 16 KiB. */
+#define DUMP_LINE_MAX 16384
+/* The smallest line_max that dump_json() can honour: all fixed keys with values cut to nothing. */
+#define DUMP_LINE_MIN 2048
+
+/*
+ * Appends the message as one line of JSON and '\n'. Always valid JSON and valid UTF-8, whatever the
+ * bytes. At most format->line_max: the body is cut first ("body_truncated": true), then header
+ * values are shortened, then headers and other long values left out ("headers_truncated": true).
+ * Returns 0, or -ENOMEM/-ENOBUFS from out (then out is as before).
+ *
+ * Header names are written as `User-Agent` whatever their case on the wire; repeated ones collect
+ * in one list in order. Text that is not valid UTF-8 (path, header values) is taken as Latin-1. The
+ * body is text if it is valid UTF-8 (a sequence cut by the body limit does not count) without
+ * control characters other than tab, LF, CR, VT, FF, BS and ESC; else base64 with "body_encoding":
+ * "base64".
+ */
+int dump_json(const struct dump_format *format, const struct dump_message *message,
+	struct buf *out) MUST_CHECK;
+
+/*
+ * Appends the message as one line for people: local time (hh:mm:ss.mmm), direction arrow, client ->
+ * server, then method, host and path, or status, what it answers, size and latency. Control
+ * characters never reach the terminal.
+ */
+int dump_text(const struct dump_format *format, const struct dump_message *message,
+	struct buf *out) MUST_CHECK;
+
+/* Bit n set: value n of the enum passes. */
+struct dump_filter {
+	uint8_t directions; /* of enum dump_direction */
+	uint8_t kinds;	    /* of enum http_kind */
+};
+
+bool dump_filter_pass(const struct dump_filter *filter, const struct dump_message *message);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * flow: a connection's two streams. Capture records in, messages out.
+ *
+ * For each connection and direction it keeps the stream in step by TCP sequence number (repeats are
+ * dropped, out-of-order packets held for a short while, jumps become gaps), runs the HTTP parser
+ * over it in any split, pairs responses with requests in order (keep-alive, pipelining, 1xx),
+ * resynchronises after faults and lost bytes, and calls emit for each message. A message that lies
+ * in one record is handed on without a copy.
+ *
+ * One thread. Nothing blocks. Memory is bounded by the options; what a limit costs is in the
+ * statistics.
+ */
+#ifndef EBPFDUMP_FLOW_H
+#define EBPFDUMP_FLOW_H
+
+#include "bpf/capture.h"
+#include "pkg/dump/dump.h"
+
+struct flow_options {
+	uint32_t max_connections; /* beyond it the least recently used one is given up; >= 1 */
+	uint32_t body_bytes;	  /* kept of each body */
+	uint32_t head_bytes;   /* longest head; a longer one is reported as far as it goes, with an
+				  error */
+	uint32_t max_fields;   /* header fields of a message */
+	uint64_t buffer_bytes; /* of all unfinished messages and held packets together */
+	uint32_t max_pending;  /* outstanding requests remembered per connection, for pairing */
+	uint32_t hold_ms;      /* how long an out-of-order packet waits for those before it */
+	uint32_t idle_ms;      /* a connection without records for so long is given up (its end was
+				  lost); 0: never */
+};
+
+/* The defaults: 65536, 4096, 65536 + 8192, 256, 64 MiB, 64, 1000 ms, 2 h. */
+void flow_options_default(struct flow_options *options);
+
+/* All only grow, but connections and buffered. */
+struct flow_stats {
+	uint64_t records;     /* taken */
+	uint64_t records_bad; /* of these, refused: wrong version, sizes that contradict each other
+			       */
+	uint64_t bytes;	      /* captured bytes taken */
+	uint64_t bytes_repeated;  /* of these, seen before (retransmission, a call repeated after
+				     EAGAIN) */
+	uint64_t bytes_unparsed;  /* of these, in no message (between messages while out of step,
+				     tunnels, unfinished heads given up) */
+	uint64_t gap_bytes;	  /* that passed, but were not captured */
+	uint64_t parsed[2];	  /* messages handed to emit, by enum http_kind */
+	uint64_t faults;	  /* of these, with an error */
+	uint64_t unpaired;	  /* responses without a request seen */
+	uint64_t pending_dropped; /* requests forgotten because max_pending were outstanding */
+	uint64_t resyncs;	  /* times a stream had to look for the next message */
+	uint64_t held;		  /* packets that came early and were held */
+	uint64_t evicted;	  /* connections given up for max_connections */
+	uint64_t expired;	  /* connections given up for idle_ms */
+	uint64_t over_memory;	  /* times buffer_bytes forced a message to be cut or given up */
+	uint64_t connections_total;
+	uint64_t tunnels;     /* connections that left HTTP: 101, CONNECT */
+	uint64_t connections; /* now */
+	uint64_t buffered;    /* bytes now */
+};
+
+/* message is valid during the call. message->seq is left 0: it is the receiver's to give. */
+typedef void (*flow_emit_fn)(void *ctx, const struct dump_message *message);
+
+struct flow;
+
+int flow_new(const struct flow_options *options, flow_emit_fn emit, void *ctx,
+	struct flow **ret_flow, struct err *err) MUST_CHECK;
+void flow_free(struct flow *flow); /* without emitting */
+void flow_freep(struct flow **flow);
+
+/*
+ * One record; data points at record->captured bytes and is not needed after the call.
+ * wall_offset_ns: what makes record->time_ns a wall-clock time. A record that contradicts itself is
+ * counted, never trusted.
+ */
+void flow_record(struct flow *flow, const struct capture_record *record, const char *data,
+	int64_t wall_offset_ns);
+
+/* Time passes: gives up held packets that waited too long and idle connections. now_ns is on the
+ * records' clock. */
+void flow_tick(struct flow *flow, uint64_t now_ns);
+
+/* The capture is over: every unfinished message is emitted as far as it goes, with an error. */
+void flow_finish(struct flow *flow);
+
+const struct flow_stats *flow_stats(const struct flow *flow);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * spec: the options, each named once.
+ *
+ * The table in spec.c gives every option its flag, its path in the EbpfDump resource (if a user of
+ * the cluster may set it), type, default, bounds and help. The command line, --help and
+ * docs/REFERENCE.md are read off it (and, with the operator, the decoding of the resource and its
+ * validation).
+ */
+#ifndef EBPFDUMP_SPEC_H
+#define EBPFDUMP_SPEC_H
+
+#include "pkg/base/base.h"
+
+#define SPEC_INTERFACES_MAX 16
+
+enum spec_type {
+	SPEC_FLAG, /* present or not */
+	SPEC_UINT,
+	SPEC_SIZE,     /* bytes, with suffix K, M, G (powers of 1024) */
+	SPEC_DURATION, /* with unit ms, s, m, h; kept in milliseconds */
+	SPEC_STRING,
+	SPEC_CHOICE,  /* one of choices; kept as its index */
+	SPEC_CHOICES, /* repeatable, of choices; kept as a bit set; none given: all */
+	SPEC_NAMES,   /* repeatable; kept as a list of strings */
+};
+
+enum spec_output { SPEC_OUTPUT_AUTO, SPEC_OUTPUT_JSON, SPEC_OUTPUT_TEXT };
+/* Choices of --hook, in the order of the table. */
+enum spec_hook { SPEC_HOOK_AUTO, SPEC_HOOK_FENTRY, SPEC_HOOK_KPROBE, SPEC_HOOK_TRACEPOINT };
+
+struct spec_names {
+	const char *names[SPEC_INTERFACES_MAX];
+	uint32_t count;
+};
+
+/* One field per option; strings point into argv or the table. */
+struct spec {
+	/* what is captured */
+	struct spec_names interfaces;
+	uint32_t directions; /* bit: enum dump_direction */
+	uint32_t messages;   /* bit: enum http_kind */
+	uint64_t body_bytes;
+	/* output */
+	uint32_t output; /* enum spec_output */
+	uint64_t line_bytes;
+	uint64_t output_buffer;
+	const char *node;   /* "": the host's name */
+	uint32_t log_level; /* enum log_level */
+	const char *listen; /* "": no telemetry */
+	/* kernel side */
+	uint32_t hook; /* enum spec_hook */
+	uint64_t ring_bytes;
+	uint64_t capture_bytes; /* 0: 16 KiB + body_bytes */
+	uint64_t poll_interval_ms;
+	/* limits of the user side */
+	uint64_t connections;
+	uint64_t buffer_bytes;
+	uint64_t head_bytes;
+	uint64_t headers;
+	uint64_t pending;
+	uint64_t hold_ms;
+	uint64_t idle_ms;
+	/* files */
+	const char *record; /* NULL: none; "-": standard output */
+	const char *replay; /* NULL: none; "-": standard input */
+	/* instead of running */
+	bool check, help, version, reference;
+};
+
+/* A row of the table. */
+struct spec_option {
+	const char *flag; /* without the dashes */
+	const char *path; /* in the resource, "spec.bodyBytes"; NULL: the command line only */
+	enum spec_type type;
+	const char *value;	    /* what --help calls the value; NULL for SPEC_FLAG */
+	const char *fallback;	    /* the default as text, parsed as if given; NULL: none */
+	uint64_t min, max;	    /* of numbers, in bytes or milliseconds; of strings: length */
+	const char *const *choices; /* NULL-terminated */
+	const char *group;	    /* heading in --help */
+	const char *help;	    /* a sentence or two */
+	size_t offset;		    /* of the field in struct spec */
+};
+
+/* The table; *ret_count rows. */
+const struct spec_option *spec_options(size_t *ret_count);
+
+/*
+ * Fills spec with the defaults, then with the arguments (`--flag value`, `--flag=value`; argv[0] is
+ * skipped). -EINVAL: err is one line that names the flag, the value and what is allowed.
+ */
+int spec_parse_args(struct spec *spec, int argc, char *const argv[], struct err *err) MUST_CHECK;
+
+/* What `--help` prints; each option with its default. */
+void spec_print_help(FILE *out);
+/* The options as Markdown tables, for docs/REFERENCE.md. */
+void spec_print_reference(FILE *out);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * telemetry: /healthz, /readyz, /metrics by libmicrohttpd.
+ *
+ * The HTTP server has a thread of its own, with few connections and short time-outs. What it
+ * answers is rendered by the event loop's thread on request (an eventfd wakes it), so that all
+ * numbers of one scrape belong to one moment and no counter needs a lock; a rendering is reused for
+ * 100 ms, so that many clients cost the loop no more than one. A loop that does not answer within 2
+ * s is what /healthz calls unhealthy.
+ */
+#ifndef EBPFDUMP_TELEMETRY_H
+#define EBPFDUMP_TELEMETRY_H
+
+#include "pkg/base/base.h"
+
+/* ---- Prometheus text format 0.0.4 ---- */
+
+struct metrics {
+	struct buf *out;
+	int error; /* first failure of an append; the page is then refused as a whole */
+};
+
+enum metrics_type { METRICS_COUNTER, METRICS_GAUGE };
+
+/* HELP and TYPE lines; the samples of that name follow. Names end in _total for counters (checked
+ * in tests by promtool). */
+void metrics_family(struct metrics *m, const char *name, enum metrics_type type, const char *help);
+/*
+ * One sample of the family. Labels are pairs of name and value, ended by NULL:
+ *   metrics_u64(m, "x_total", 7, "reason", "limit", NULL); values are escaped here.
+ */
+void metrics_u64(struct metrics *m, const char *name, uint64_t value, ...)
+	__attribute__((sentinel));
+void metrics_f64(struct metrics *m, const char *name, double value, ...) __attribute__((sentinel));
+
+/* ---- server ---- */
+
+struct telemetry;
+
+struct telemetry_ops {
+	/* Both run in the loop's thread. */
+	void (*metrics)(void *ctx, struct metrics *m);
+	/* Appends a line or more that say what is (not) ready; returns whether it is. */
+	bool (*ready)(void *ctx, struct buf *out);
+};
+
+/*
+ * listen: "HOST:PORT", "[V6]:PORT" or ":PORT" (all addresses); port 0 picks one. The address in
+ * use, unresolvable or not permitted is an error that names it. Only GET and HEAD (405 else); other
+ * paths 404.
+ */
+int telemetry_new(struct loop *loop, const char *listen, const struct telemetry_ops *ops, void *ctx,
+	struct telemetry **ret_telemetry, struct err *err) MUST_CHECK;
+void telemetry_free(struct telemetry *t);
+void telemetry_freep(struct telemetry **t);
+/* The port that it listens on. */
+uint16_t telemetry_port(const struct telemetry *t);
+
+#endif
