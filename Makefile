@@ -17,7 +17,8 @@ say      = @printf '  %-7s %s\n' $(1) $(2)
 # SAN=address,undefined or SAN=thread: a second tree of objects beside the first.
 SAN     ?=
 comma   := ,
-B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+BUILD   ?= build
+B       := $(BUILD)$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 
 WARN    := -Wall -Wextra -Werror -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wundef \
            -Wpointer-arith -Wwrite-strings -Wformat=2 -Wno-unused-parameter
@@ -66,18 +67,18 @@ BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
 BPF_CFLAGS := -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -DEBPFDUMP_BPF -O2 -g -Wall -Werror -I. \
               -Wno-missing-declarations -mcpu=v2
 
-build/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
+$(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	$(call say,BPF,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c $< -o $@.tmp
 	$(Q)$(BPFTOOL) gen object $@ $@.tmp && rm -f $@.tmp
 
-build/bpf/%.skel.h: build/bpf/%.bpf.o
+$(BUILD)/bpf/%.skel.h: $(BUILD)/bpf/%.bpf.o
 	$(call say,SKEL,$@)
 	$(Q)$(BPFTOOL) gen skeleton $< name $(subst .,_,$*)_bpf > $@
 
-$(B)/pkg/probe/%.o: CPPFLAGS += -Ibuild
-$(LIB_OBJ): | $(if $(wildcard bpf/capture.bpf.c),build/bpf/capture.skel.h)
+$(B)/pkg/probe/%.o: CPPFLAGS += -I$(BUILD)
+$(LIB_OBJ): | $(if $(wildcard bpf/capture.bpf.c),$(BUILD)/bpf/capture.skel.h)
 
 # ---- unit tests: one program per room (Check) --------------------------------------------------------
 
@@ -95,7 +96,7 @@ unit: $(UNIT) ## unit tests
 # ---- house -------------------------------------------------------------------------------------------
 
 clean: ## remove build/
-	rm -rf build
+	rm -rf $(BUILD)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
