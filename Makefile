@@ -65,7 +65,7 @@ $(B)/ebpfdump-%: $(B)/cmd/%/main.o $(LIB)
 
 BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
 BPF_CFLAGS := -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -DEBPFDUMP_BPF -O2 -g -Wall -Werror -I. \
-              -Wno-missing-declarations -mcpu=v2
+              -Wno-missing-declarations -mcpu=v2 -idirafter /usr/include/$(shell gcc -print-multiarch)
 
 $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	$(call say,BPF,$<)

@@ -23,7 +23,7 @@
 #define CAPTURE_VERSION 1
 
 /* The largest `captured` of one record: the largest size class of the ring buffer records. */
-#define CAPTURE_DATA_MAX 32768
+#define CAPTURE_DATA_MAX 16240
 
 enum capture_type {
 	/* Bytes of the stream. */
@@ -105,7 +105,13 @@ enum capture_skip {
 };
 
 /* Which of the programs counts. Each row of counters has one writer on each CPU. */
-enum capture_program { CAPTURE_P_EGRESS, CAPTURE_P_INGRESS, CAPTURE_P_END, CAPTURE_P_MAX };
+enum capture_program {
+	CAPTURE_P_EGRESS,
+	CAPTURE_P_INGRESS,
+	CAPTURE_P_STATE, /* a connection changes its TCP state */
+	CAPTURE_P_DESTROY, /* a socket goes away */
+	CAPTURE_P_MAX
+};
 
 /* One per CPU and program; user space adds the CPUs up. All only grow. */
 struct capture_counters {
@@ -125,6 +131,17 @@ struct capture_counters {
 /* The most buffers (iovec) of one call that are looked at; further ones are CAPTURE_SKIP_SEGMENTS.
  */
 #define CAPTURE_SEGMENTS_MAX 64
+
+/* Who reads a connection: an entry of the map `owners`. */
+struct capture_owner {
+	__u64 cgroup_id;
+	__u32 pid;
+	__u32 reserved; /* 0 */
+	char comm[16];
+};
+
+/* Entries of the map `ignore`; a power of two. */
+#define CAPTURE_IGNORE_SLOTS 65536
 
 /* The most --interface names. */
 #define CAPTURE_INTERFACES_MAX 16

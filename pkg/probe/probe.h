@@ -19,6 +19,7 @@ enum probe_hook {
 	PROBE_KPROBE,	  /* egress: kprobe/tcp_sendmsg */
 	PROBE_TRACEPOINT, /* egress: tp_btf/tcp_sendmsg_locked, Linux 6.16 and later */
 	PROBE_FEXIT,	  /* ingress: fexit/tcp_recvmsg */
+	PROBE_CLEANUP, /* ingress: kprobe/tcp_recvmsg and kprobe/tcp_cleanup_rbuf */
 	PROBE_KRETPROBE,  /* ingress: kprobe and kretprobe/tcp_recvmsg */
 	PROBE_CGROUP_SKB, /* ingress: cgroup_skb/ingress on the root cgroup */
 	PROBE_HOOK_MAX
@@ -36,12 +37,10 @@ int probe_parse_missing(const char *text, uint32_t *ret_mask, struct err *err) M
 struct probe_offer {
 	bool works[PROBE_HOOK_MAX];
 	char reason[PROBE_HOOK_MAX][256]; /* why not; "" if it works */
-	bool socket_storage; /* for fentry, fexit, tracepoint and cgroup_skb together */
-	bool end_of_stream;  /* inet_sock_set_state can be attached */
-	char end_reason[256];
+	bool storage[PROBE_HOOK_MAX]; /* it can keep its state in the socket */
 };
 
-/* --hook: auto, or a family: fentry (fentry, fexit), kprobe (kprobe, kretprobe), tracepoint
+/* --hook: auto, or a family: fentry (fentry, fexit), kprobe (kprobe, then cleanup or kretprobe), tracepoint
  * (tracepoint, cgroup_skb). */
 enum probe_family { PROBE_AUTO, PROBE_FAMILY_FENTRY, PROBE_FAMILY_KPROBE, PROBE_FAMILY_TRACEPOINT };
 
@@ -95,6 +94,12 @@ typedef void (*probe_record_fn)(void *ctx, const struct capture_record *record, 
 
 /* Hands over up to max_records (0: all that wait). Returns how many, or a negative errno. */
 int probe_drain(struct probe *probe, uint32_t max_records, probe_record_fn fn, void *ctx);
+
+/*
+ * The kernel side gives no more records of this connection (a tunnel, say). Best effort, at once: a later call for another
+ * connection may undo it, and records on their way still come.
+ */
+void probe_ignore(struct probe *probe, uint64_t connection);
 
 struct probe_counters {
 	struct capture_counters by_program[CAPTURE_P_MAX]; /* added up over the CPUs */
