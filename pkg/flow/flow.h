@@ -33,33 +33,56 @@ struct flow_options {
 /* The defaults: 65536, 4096, 65536 + 8192, 256, 64 MiB, 64, 1000 ms, 2 h. */
 void flow_options_default(struct flow_options *options);
 
-/* All only grow, but connections and buffered. */
+/*
+ * What `error` says of a message for which the HTTP is not to blame; behind the fault of the HTTP
+ * and
+ * "; " if there is one of these too.
+ */
+#define FLOW_ERROR_ENDED    "the connection ended inside the message"
+#define FLOW_ERROR_RESET    "the connection was reset inside the message"
+#define FLOW_ERROR_HEAD_GAP "bytes of the head are missing"
+#define FLOW_ERROR_BODY_GAP "bytes of the body are missing, and its end cannot be told"
+#define FLOW_ERROR_JUMP	    "the stream continues elsewhere: its end was not seen"
+#define FLOW_ERROR_HEAD_MAX "the head is longer than the limit"
+#define FLOW_ERROR_MEMORY   "given up unfinished: the buffer memory is used up"
+#define FLOW_ERROR_EVICTED  "given up unfinished: too many connections"
+#define FLOW_ERROR_EXPIRED  "given up unfinished: the connection was idle for too long"
+#define FLOW_ERROR_STOPPED  "the capture ended inside the message"
+
+/*
+ * All only grow, but those said to be of now. Each captured byte is in exactly one place:
+ *   bytes = bytes_parsed + bytes_repeated + bytes_unparsed + bytes_unfinished
+ */
 struct flow_stats {
-	uint64_t records;     /* taken */
-	uint64_t records_bad; /* of these, refused: wrong version, sizes that contradict each other
-			       */
-	uint64_t bytes;	      /* captured bytes taken */
-	uint64_t bytes_repeated;  /* of these, seen before (retransmission, a call repeated after
-				     EAGAIN) */
-	uint64_t bytes_unparsed;  /* of these, in no message (between messages while out of step,
-				     tunnels, unfinished heads given up) */
-	uint64_t gap_bytes;	  /* that passed, but were not captured */
-	uint64_t parsed[2];	  /* messages handed to emit, by enum http_kind */
-	uint64_t faults;	  /* of these, with an error */
-	uint64_t unpaired;	  /* responses without a request seen */
-	uint64_t pending_dropped; /* requests forgotten because max_pending were outstanding */
-	uint64_t resyncs;	  /* times a stream had to look for the next message */
-	uint64_t held;		  /* packets that came early and were held */
-	uint64_t evicted;	  /* connections given up for max_connections */
-	uint64_t expired;	  /* connections given up for idle_ms */
-	uint64_t over_memory;	  /* times buffer_bytes forced a message to be cut or given up */
+	uint64_t records;      /* taken */
+	uint64_t records_bad;  /* of these, refused: wrong version, sizes that contradict each other
+				*/
+	uint64_t bytes;	       /* captured bytes taken */
+	uint64_t bytes_parsed; /* of these, in messages handed to emit */
+	uint64_t bytes_repeated;   /* of these, seen before (retransmission, a call repeated after
+				      EAGAIN) */
+	uint64_t bytes_unparsed;   /* of these, in no message (between messages while out of step,
+				      tunnels, empty lines between messages, starts that turned out
+				      to be no head, the rest of a message given up) */
+	uint64_t bytes_unfinished; /* of these, in unfinished messages and held packets: now */
+	uint64_t gap_bytes;	   /* that passed, but were not captured */
+	uint64_t parsed[2];	   /* messages handed to emit, by enum http_kind */
+	uint64_t faults;	   /* of these, with an error */
+	uint64_t unpaired;	   /* responses without a request seen */
+	uint64_t pending_dropped;  /* requests forgotten because max_pending were outstanding */
+	uint64_t resyncs;	   /* times a stream had to look for the next message */
+	uint64_t held;		   /* packets that came early and were held */
+	uint64_t evicted;	   /* connections given up for max_connections */
+	uint64_t expired;	   /* connections given up for idle_ms */
+	uint64_t over_memory;	   /* times buffer_bytes forced a message to be cut or given up */
 	uint64_t connections_total;
 	uint64_t tunnels;     /* connections that left HTTP: 101, CONNECT */
 	uint64_t connections; /* now */
 	uint64_t buffered;    /* bytes now */
 };
 
-/* message is valid during the call. message->seq is left 0: it is the receiver's to give. */
+/* message is valid during the call, which must not call back into flow. message->seq is left 0: it
+ * is the receiver's to give. */
 typedef void (*flow_emit_fn)(void *ctx, const struct dump_message *message);
 
 struct flow;
@@ -70,9 +93,18 @@ void flow_free(struct flow *flow); /* without emitting */
 void flow_freep(struct flow **flow);
 
 /*
+ * Calls fn for each connection that leaves HTTP (101, CONNECT, the preface of HTTP/2): what follows
+ * on it would be skipped here, and need not be captured any more. Optional. fn must not call back
+ * into flow.
+ */
+typedef void (*flow_tunnel_fn)(void *ctx, uint64_t connection);
+void flow_on_tunnel(struct flow *flow, flow_tunnel_fn fn, void *ctx);
+
+/*
  * One record; data points at record->captured bytes and is not needed after the call.
  * wall_offset_ns: what makes record->time_ns a wall-clock time. A record that contradicts itself is
- * counted, never trusted.
+ * counted, never trusted. Bytes behind the end of their direction, and records of a connection that
+ * is over, are taken as those of one that was open before.
  */
 void flow_record(struct flow *flow, const struct capture_record *record, const char *data,
 	int64_t wall_offset_ns);
