@@ -35,7 +35,7 @@ const volatile __u32 n_interfaces = 0;
 const volatile char interfaces[CAPTURE_INTERFACES_MAX][16] = {};
 /* bit: enum capture_direction */
 const volatile __u32 directions = 3;
-/* Parameters of tcp_recvmsg: 6 before 5.19 (ec095263a965), which removed nonblock. */
+/* Parameters of tcp_recvmsg: 6 before 5.19 (ec095263a965), which removed nonblock; 4 where addr_len is gone too (7.x). */
 const volatile __u32 recvmsg_params = 5;
 /* Ingress comes as packets, by cgroup_skb. */
 const volatile bool ingress_packets = false;
@@ -286,13 +286,17 @@ static __always_inline int emit_class(
 	barrier_var(n);
 	if (n > max)
 		n = max;
-	if (memory == FROM_PACKET)
-		/* the helper wants to see that it is not 0 */
-		failed = n ? bpf_skb_load_bytes(skb, (u32)call->from, rec + 1, n) : 0;
-	else if (memory == FROM_USER)
+	if (memory == FROM_PACKET) {
+		/* The helper takes no length of 0, and older verifiers do not learn from != 0. */
+		u64 last = n - 1;
+
+		barrier_var(last);
+		failed = last >= max || bpf_skb_load_bytes(skb, (u32)call->from, rec + 1, last + 1);
+	} else if (memory == FROM_USER) {
 		failed = bpf_probe_read_user(rec + 1, n, from);
-	else
+	} else {
 		failed = bpf_probe_read_kernel(rec + 1, n, from);
+	}
 	if (failed) {
 		/* The record goes nowhere: it is as if it had not been meant for user space. */
 		count->submitted--;
@@ -1060,16 +1064,24 @@ static __always_inline int received(bool btf, struct sock *sk, struct msghdr *ms
 SEC("fexit/tcp_recvmsg")
 int fexit__tcp_recvmsg(u64 *ctx)
 {
-	/* sk, msg, len, [nonblock,] flags, addr_len, and what it returned */
-	u32 flags;
-	s32 bytes;
+	/*
+	 * sk, msg, len, [nonblock,] flags[, addr_len], and what it returned. Each branch reads for itself: the verifier
+	 * allows no computed address of the context, and the texts keep the compiler from joining the branches.
+	 */
+	u64 flags, bytes;
 
 	if (recvmsg_params == 6) {
 		flags = ctx[4];
 		bytes = ctx[6];
-	} else {
+		asm volatile("%0 += 0" : "+r"(bytes));
+	} else if (recvmsg_params == 5) {
 		flags = ctx[3];
 		bytes = ctx[5];
+		asm volatile("%0 |= 0" : "+r"(bytes));
+	} else {
+		flags = ctx[3];
+		bytes = ctx[4];
+		asm volatile("%0 ^= 0" : "+r"(bytes));
 	}
 	return received(true, (struct sock *)ctx[0], (struct msghdr *)ctx[1], flags, bytes);
 }
@@ -1222,17 +1234,15 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 		}
 	} else if (!c->fresh || seq == tp->rcv_nxt) {
 		/* a packet that comes early on a new connection is taken unjudged: its beginning is on the way */
-		u64 n = left;
+		u64 last = (left < 16 ? left : 16) - 1;
 
-		barrier_var(n);
-		if (n > 16)
-			n = 16;
+		barrier_var(last); /* as in emit_class() */
 		call->n_start = 0;
 		call->start[0] = 0;
 		call->start[1] = 0;
-		if (!refused(c, CAPTURE_INGRESS) && n > 0 &&
-			bpf_skb_load_bytes(skb, off, call->start, n) == 0)
-			call->n_start = n;
+		if (!refused(c, CAPTURE_INGRESS) && last < 16 &&
+			bpf_skb_load_bytes(skb, off, call->start, last + 1) == 0)
+			call->n_start = last + 1;
 		if (call->n_start == 0 || !judge(count, c, CAPTURE_INGRESS, call)) {
 			skip(count, CAPTURE_SKIP_OTHER, left);
 			return 1;

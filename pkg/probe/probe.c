@@ -19,6 +19,8 @@
 
 struct probe {
 	struct capture_bpf *skel;
+	struct bpf_program *programs[LINKS_MAX]; /* of the plan, in the order in which they are attached */
+	size_t n_programs;
 	struct bpf_link *links[LINKS_MAX];
 	size_t n_links;
 	struct probe_plan plan;
@@ -55,6 +57,18 @@ static int libbpf_print(enum libbpf_print_level level, const char *fmt, va_list 
 	return n;
 }
 
+/* Instructions, registers, source lines, statistics: what the verifier prints besides its verdict. */
+static bool is_verifier_state(const char *p, size_t len)
+{
+	if (isdigit((unsigned char)p[0]) || strchr("; (", p[0]))
+		return true;
+	if (p[0] == 'R' && len > 3 && (memchr(p, '=', 6 < len ? 6 : len)))
+		return true;
+	return strncmp(p, "processed ", MIN(len, 10U)) == 0 || strncmp(p, "from ", MIN(len, 5U)) == 0 ||
+	       memmem(p, len, "is safe for any args", 20) || memmem(p, len, "verification time", 17) ||
+	       memmem(p, len, "stack depth", 11);
+}
+
 /* The most telling line of what libbpf said: the verifier's last word before its statistics. */
 static void libbpf_reason(char *out, size_t size)
 {
@@ -71,8 +85,7 @@ static void libbpf_reason(char *out, size_t size)
 			in_log = true;
 		} else if (memmem(p, len, "END PROG LOAD LOG", 17)) {
 			in_log = false;
-		} else if (in_log && len && strncmp(p, "processed ", 10) != 0 && !isdigit(p[0]) &&
-			   p[0] != ';' && p[0] != 'R' && p[0] != ' ' && p[0] != '(') {
+		} else if (in_log && len && !is_verifier_state(p, len)) {
 			best = p;
 			best_len = len;
 		}
@@ -131,23 +144,37 @@ static int open_root_cgroup(void)
 	return -ENOENT;
 }
 
-/* Parameters of tcp_recvmsg on this kernel; 5 if that cannot be told. */
-static uint32_t recvmsg_params(void)
+/* What is asked of the kernel's type information, once. */
+static const struct facts {
+	/* Parameters of tcp_recvmsg; 5 if that cannot be told. */
+	uint32_t recvmsg_params;
+	/*
+	 * Whether there is the tracepoint (Linux 6.3) that tells who reads a socket. Without it the process of what comes as
+	 * packets is known once it has sent.
+	 */
+	bool knows_readers;
+} *facts_of_kernel(void)
 {
-	struct btf *btf = btf__load_vmlinux_btf();
+	static struct facts facts;
 	const struct btf_type *t;
-	uint32_t n = 5;
+	struct btf *btf;
 	int id;
 
+	if (facts.recvmsg_params)
+		return &facts;
+	facts.recvmsg_params = 5;
+	btf = btf__load_vmlinux_btf();
 	if (libbpf_get_error(btf))
-		return n;
+		return &facts;
 	id = btf__find_by_name_kind(btf, "tcp_recvmsg", BTF_KIND_FUNC);
-	t = id > 0 ? btf__type_by_id(btf, id) : NULL;
+	t = id > 0 ? btf__type_by_id(btf, (uint32_t)id) : NULL;
 	t = t ? btf__type_by_id(btf, t->type) : NULL;
 	if (t && btf_is_func_proto(t))
-		n = btf_vlen(t);
+		facts.recvmsg_params = btf_vlen(t);
+	facts.knows_readers =
+		btf__find_by_name_kind(btf, "btf_trace_sock_recv_length", BTF_KIND_TYPEDEF) > 0;
 	btf__free(btf);
-	return n;
+	return &facts;
 }
 
 /* ---- loading and attaching ---- */
@@ -182,7 +209,7 @@ static bool attach(struct probe *p, struct bpf_program *prog, int cgroup_fd)
 	return true;
 }
 
-/* The programs of a plan, in the order in which they are attached: the end of streams first. */
+/* The end of streams first: nothing that was seen may end unseen. */
 static size_t programs_of(struct capture_bpf *skel, const struct probe_plan *plan,
 	struct bpf_program **out)
 {
@@ -200,10 +227,10 @@ static size_t programs_of(struct capture_bpf *skel, const struct probe_plan *pla
 		out[n++] = skel->progs.kretprobe__tcp_recvmsg;
 	if (plan->ingress == PROBE_CLEANUP || plan->ingress == PROBE_KRETPROBE)
 		out[n++] = skel->progs.kprobe__tcp_recvmsg;
-	if (plan->ingress == PROBE_CGROUP_SKB) {
-		out[n++] = skel->progs.tp_btf__sock_recv_length;
+	if (plan->ingress == PROBE_CGROUP_SKB)
 		out[n++] = skel->progs.cgroup_skb__ingress;
-	}
+	if (plan->ingress == PROBE_CGROUP_SKB && facts_of_kernel()->knows_readers)
+		out[n++] = skel->progs.tp_btf__sock_recv_length;
 	if (plan->egress == PROBE_FENTRY)
 		out[n++] = skel->progs.fentry__tcp_sendmsg;
 	if (plan->egress == PROBE_KPROBE)
@@ -234,7 +261,7 @@ static int configure(struct capture_bpf *skel, const struct probe_options *o,
 	for (uint32_t i = 0; i < o->n_interfaces; i++)
 		snprintf((char *)skel->rodata->interfaces[i], sizeof(skel->rodata->interfaces[i]),
 			"%s", o->interfaces[i]);
-	skel->rodata->recvmsg_params = recvmsg_params();
+	skel->rodata->recvmsg_params = facts_of_kernel()->recvmsg_params;
 	skel->rodata->ingress_packets = plan->ingress == PROBE_CGROUP_SKB;
 	skel->rodata->count_fastopen = plan->egress == PROBE_TRACEPOINT;
 	r = bpf_map__set_max_entries(skel->maps.ring, (uint32_t)ring);
@@ -252,10 +279,8 @@ static int configure(struct capture_bpf *skel, const struct probe_options *o,
 static int start(const struct probe_options *o, const struct probe_plan *plan, struct probe *p,
 	struct err *err)
 {
-	struct bpf_program *progs[LINKS_MAX];
 	CLEANUP(closep) int cgroup_fd = -1;
 	char why[200];
-	size_t n;
 	int r;
 
 	p->skel = capture_bpf__open();
@@ -271,9 +296,9 @@ static int start(const struct probe_options *o, const struct probe_plan *plan, s
 				"no cgroup2 file system is mounted "
 				"(mount -t cgroup2 none /sys/fs/cgroup/unified)");
 	}
-	n = programs_of(p->skel, plan, progs);
-	for (size_t i = 0; i < n; i++)
-		bpf_program__set_autoload(progs[i], true);
+	p->n_programs = programs_of(p->skel, plan, p->programs);
+	for (size_t i = 0; i < p->n_programs; i++)
+		bpf_program__set_autoload(p->programs[i], true);
 	bpf_program__set_autoload(p->skel->progs.identify, true);
 	libbpf_said.len = 0;
 	r = capture_bpf__load(p->skel);
@@ -282,14 +307,14 @@ static int start(const struct probe_options *o, const struct probe_plan *plan, s
 		return err_set(err, -r, "it does not load: %s%s%s", strerror(-r),
 			why[0] ? ": " : "", why);
 	}
-	for (size_t i = 0; i < n; i++) {
-		bool packets = progs[i] == p->skel->progs.cgroup_skb__ingress;
+	for (size_t i = 0; i < p->n_programs; i++) {
+		bool packets = p->programs[i] == p->skel->progs.cgroup_skb__ingress;
 
 		libbpf_said.len = 0;
-		if (!attach(p, progs[i], packets ? cgroup_fd : -1)) {
+		if (!attach(p, p->programs[i], packets ? cgroup_fd : -1)) {
 			r = errno ? errno : EIO;
 			return err_set(err, r, "%s does not attach: %s",
-				bpf_program__name(progs[i]), strerror(r));
+				bpf_program__name(p->programs[i]), strerror(r));
 		}
 	}
 	return 0;
@@ -542,12 +567,12 @@ int probe_drain(struct probe *p, uint32_t max_records, probe_record_fn fn, void 
 	return (int)n;
 }
 
-static void program_info(struct probe *p, struct bpf_program *prog, uint64_t *missed, uint64_t *runs,
-	uint64_t *run_ns)
+static void program_info(
+	const struct bpf_program *prog, uint64_t *missed, uint64_t *runs, uint64_t *run_ns)
 {
 	struct bpf_prog_info info = {0};
 	uint32_t len = sizeof(info);
-	int fd = prog && p->skel ? bpf_program__fd(prog) : -1;
+	int fd = bpf_program__fd(prog);
 
 	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len))
 		return;
@@ -574,8 +599,6 @@ int probe_counters(struct probe *p, struct probe_counters *ret_counters)
 {
 	CLEANUP(freep) struct capture_counters *cpus = calloc((size_t)p->n_cpus, sizeof(*cpus));
 	struct probe_counters c = {.read = p->read, .ring_bytes = p->ring_bytes};
-	struct bpf_program *progs[LINKS_MAX];
-	size_t n;
 
 	if (!cpus)
 		return -ENOMEM;
@@ -588,11 +611,10 @@ int probe_counters(struct probe *p, struct probe_counters *ret_counters)
 			for (size_t i = 0; i < sizeof(*cpus) / sizeof(uint64_t); i++)
 				sum[i] += ((const uint64_t *)&cpus[cpu])[i];
 	}
-	n = programs_of(p->skel, &p->plan, progs);
-	for (size_t i = 0; i < n; i++) {
-		enum capture_program row = row_of(p->skel, progs[i]);
+	for (size_t i = 0; i < p->n_programs; i++) {
+		enum capture_program row = row_of(p->skel, p->programs[i]);
 
-		program_info(p, progs[i], &c.missed[row], &c.runs[row], &c.run_ns[row]);
+		program_info(p->programs[i], &c.missed[row], &c.runs[row], &c.run_ns[row]);
 	}
 	c.ring_waiting = __atomic_load_n(p->producer, __ATOMIC_ACQUIRE) - *p->consumer;
 	*ret_counters = c;

@@ -125,7 +125,7 @@ int capture_writer_open(
 int capture_writer_add(struct capture_writer *w, const struct capture_record *record,
 	const char *data, int64_t wall_offset_ns, struct err *err) MUST_CHECK;
 /* Flushes and closes; reports a failed write. */
-int capture_writer_close(struct capture_writer *w, struct err *err) MUST_CHECK;
+int capture_writer_close(struct capture_writer *w, struct err *err);
 
 struct capture_reader;
 /* path "-": standard input. Refuses what is no such file. */
