@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The ledger: where everything that passed went, as metrics. Once traffic pauses, exactly:
+ *
+ *   kernel:    seen bytes = captured + skipped{reason}         for each program
+ *   records:   submitted = read + lost + waiting in the ring buffer
+ *   bytes:     captured by flow = parsed + repeated + unparsed + buffered
+ *   messages:  parsed = emitted + filtered + dropped
+ *   delivery:  emitted = delivered + dropped{reason} + queued
+ */
+#include "cmd/loader/loader.h"
+
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static const char *const skip_names[CAPTURE_SKIP_MAX] = {
+	[CAPTURE_SKIP_OTHER] = "not_http",
+	[CAPTURE_SKIP_OWN] = "own",
+	[CAPTURE_SKIP_INTERFACE] = "interface",
+	[CAPTURE_SKIP_LIMIT] = "limit",
+	[CAPTURE_SKIP_PRESSURE] = "pressure",
+	[CAPTURE_SKIP_RING_FULL] = "ring_full",
+	[CAPTURE_SKIP_UNREADABLE] = "unreadable",
+	[CAPTURE_SKIP_SEGMENTS] = "segments",
+	[CAPTURE_SKIP_FAULT] = "fault",
+	[CAPTURE_SKIP_TABLE_FULL] = "table_full",
+};
+
+static const char *const program_names[CAPTURE_P_MAX] = {"egress", "ingress", "state", "destroy"};
+
+static void kernel_side(struct loader *l, struct metrics *m)
+{
+	struct probe_counters c = {0};
+
+	if (!l->probe || probe_counters(l->probe, &c))
+		return;
+/* One family with a sample for each program. */
+#define EACH(name, help, expression)                                                                \
+	do {                                                                                        \
+		metrics_family(m, name, METRICS_COUNTER, help);                                     \
+		for (int i = 0; i < CAPTURE_P_MAX; i++) {                                           \
+			const struct capture_counters *p = &c.by_program[i];                        \
+			(void)p;                                                                    \
+			metrics_u64(m, name, expression, "program", program_names[i], NULL);        \
+		}                                                                                   \
+	} while (0)
+	EACH("ebpfdump_kernel_calls_total", "Hook hits that carried new bytes.", p->calls);
+	EACH("ebpfdump_kernel_seen_bytes_total",
+		"Bytes that passed a hook: captured plus skipped.", p->seen);
+	EACH("ebpfdump_kernel_captured_bytes_total", "Bytes handed to user space.", p->captured);
+	metrics_family(m, "ebpfdump_kernel_skipped_bytes_total", METRICS_COUNTER,
+		"Bytes that passed a hook and were not captured, by reason.");
+	for (int i = 0; i < CAPTURE_P_MAX; i++)
+		for (int s = 0; s < CAPTURE_SKIP_MAX; s++)
+			metrics_u64(m, "ebpfdump_kernel_skipped_bytes_total",
+				c.by_program[i].skipped[s], "program", program_names[i], "reason",
+				skip_names[s], NULL);
+	EACH("ebpfdump_kernel_connections_total", "Connections for which state was made.",
+		p->connections);
+	EACH("ebpfdump_kernel_http_connections_total", "Connections found to be HTTP/1.",
+		p->connections_http);
+	EACH("ebpfdump_kernel_other_connections_total", "Connections found not to be HTTP/1.",
+		p->connections_other);
+	EACH("ebpfdump_kernel_not_understood_total",
+		"Hook hits whose buffers or packet could not be understood.", p->not_placed);
+	EACH("ebpfdump_kernel_missed_runs_total",
+		"Runs of a program that the kernel left out (recursion).", c.missed[i]);
+	EACH("ebpfdump_kernel_runs_total",
+		"Runs of a program; counted by the kernel only while kernel.bpf_stats_enabled is 1.",
+		c.runs[i]);
+	EACH("ebpfdump_kernel_run_nanoseconds_total",
+		"Time in a program; measured by the kernel only while kernel.bpf_stats_enabled is 1.",
+		c.run_ns[i]);
+	EACH("ebpfdump_records_submitted_total",
+		"Records meant for user space: read plus lost plus waiting.", p->submitted);
+	EACH("ebpfdump_records_lost_total", "Records for which the ring buffer had no room.",
+		p->lost);
+	EACH("ebpfdump_ring_wakeups_total", "Times the kernel side woke the loader.", p->wakeups);
+#undef EACH
+	metrics_family(m, "ebpfdump_records_read_total", METRICS_COUNTER,
+		"Records taken from the ring buffer.");
+	metrics_u64(m, "ebpfdump_records_read_total", c.read, NULL);
+	metrics_family(m, "ebpfdump_ring_size_bytes", METRICS_GAUGE, "Size of the ring buffer.");
+	metrics_u64(m, "ebpfdump_ring_size_bytes", c.ring_bytes, NULL);
+	metrics_family(m, "ebpfdump_ring_waiting_bytes", METRICS_GAUGE,
+		"Bytes that wait in the ring buffer.");
+	metrics_u64(m, "ebpfdump_ring_waiting_bytes", c.ring_waiting, NULL);
+}
+
+static void one(struct metrics *m, const char *name, enum metrics_type type, const char *help,
+	uint64_t value)
+{
+	metrics_family(m, name, type, help);
+	metrics_u64(m, name, value, NULL);
+}
+
+static void streams(const struct loader *l, struct metrics *m)
+{
+	const struct flow_stats *s = flow_stats(l->flow);
+
+	one(m, "ebpfdump_flow_records_total", METRICS_COUNTER, "Records taken.", s->records);
+	one(m, "ebpfdump_flow_bad_records_total", METRICS_COUNTER,
+		"Records that contradict themselves.", s->records_bad);
+	one(m, "ebpfdump_flow_bytes_total", METRICS_COUNTER, "Captured bytes taken.", s->bytes);
+	one(m, "ebpfdump_flow_repeated_bytes_total", METRICS_COUNTER,
+		"Captured bytes seen before (retransmissions, repeated calls).", s->bytes_repeated);
+	one(m, "ebpfdump_flow_unparsed_bytes_total", METRICS_COUNTER,
+		"Captured bytes that are in no message.", s->bytes_unparsed);
+	one(m, "ebpfdump_flow_gap_bytes_total", METRICS_COUNTER,
+		"Bytes that passed on HTTP connections but were not captured.", s->gap_bytes);
+	metrics_family(m, "ebpfdump_messages_parsed_total", METRICS_COUNTER,
+		"HTTP messages found: emitted plus filtered plus dropped.");
+	metrics_u64(m, "ebpfdump_messages_parsed_total", s->parsed[HTTP_REQUEST], "kind", "request",
+		NULL);
+	metrics_u64(m, "ebpfdump_messages_parsed_total", s->parsed[HTTP_RESPONSE], "kind",
+		"response", NULL);
+	one(m, "ebpfdump_messages_faulty_total", METRICS_COUNTER, "Messages with an error.",
+		s->faults);
+	one(m, "ebpfdump_messages_unpaired_total", METRICS_COUNTER,
+		"Responses whose request was not seen.", s->unpaired);
+	one(m, "ebpfdump_messages_filtered_total", METRICS_COUNTER,
+		"Messages left out by --direction and --message.", l->filtered);
+	metrics_family(m, "ebpfdump_messages_dropped_total", METRICS_COUNTER,
+		"Messages lost before they were emitted, by reason.");
+	metrics_u64(m, "ebpfdump_messages_dropped_total", l->unwritable, "reason", "memory", NULL);
+	one(m, "ebpfdump_flow_pending_dropped_total", METRICS_COUNTER,
+		"Requests forgotten because too many were outstanding (--pending).",
+		s->pending_dropped);
+	one(m, "ebpfdump_flow_resyncs_total", METRICS_COUNTER,
+		"Times a stream had to look for the next message.", s->resyncs);
+	one(m, "ebpfdump_flow_held_total", METRICS_COUNTER,
+		"Packets that came early and were held.", s->held);
+	one(m, "ebpfdump_flow_evicted_total", METRICS_COUNTER,
+		"Connections given up for newer ones (--connections).", s->evicted);
+	one(m, "ebpfdump_flow_expired_total", METRICS_COUNTER,
+		"Connections given up after a long silence (--idle).", s->expired);
+	one(m, "ebpfdump_flow_over_memory_total", METRICS_COUNTER,
+		"Times --buffer-bytes forced a message to be cut or given up.", s->over_memory);
+	one(m, "ebpfdump_flow_connections_total", METRICS_COUNTER, "HTTP connections followed.",
+		s->connections_total);
+	one(m, "ebpfdump_flow_tunnels_total", METRICS_COUNTER,
+		"Connections that left HTTP (101, CONNECT).", s->tunnels);
+	one(m, "ebpfdump_flow_connections", METRICS_GAUGE, "HTTP connections followed now.",
+		s->connections);
+	one(m, "ebpfdump_flow_buffered_bytes", METRICS_GAUGE,
+		"Memory in use for unfinished messages and held packets.", s->buffered);
+}
+
+static void delivery(const struct loader *l, struct metrics *m)
+{
+	struct sink_stats s = {0};
+
+	if (!l->sink)
+		return;
+	sink_stats(l->sink, &s);
+	one(m, "ebpfdump_messages_emitted_total", METRICS_COUNTER,
+		"Messages given to the output: delivered plus dropped plus queued.", s.emitted);
+	one(m, "ebpfdump_output_delivered_total", METRICS_COUNTER,
+		"Messages written to standard output.", s.delivered);
+	one(m, "ebpfdump_output_delivered_bytes_total", METRICS_COUNTER,
+		"Bytes written to standard output.", s.delivered_bytes);
+	metrics_family(m, "ebpfdump_output_dropped_total", METRICS_COUNTER,
+		"Messages that the output lost, by reason.");
+	for (enum sink_drop i = 0; i < SINK_DROP_MAX; i++)
+		metrics_u64(m, "ebpfdump_output_dropped_total", s.dropped[i], "reason",
+			sink_drop_name(i), NULL);
+	one(m, "ebpfdump_output_queued", METRICS_GAUGE, "Messages that wait for the reader.",
+		s.queued);
+	one(m, "ebpfdump_output_queued_bytes", METRICS_GAUGE, "Their bytes.", s.queued_bytes);
+}
+
+static void hooks(const struct loader *l, struct metrics *m)
+{
+	static const char *const name = "ebpfdump_hook_info";
+
+	metrics_family(m, name, METRICS_GAUGE, "The hook in use for each direction.");
+	for (int d = 0; d < 2; d++)
+		metrics_u64(m, name, 1, "direction", d ? "ingress" : "egress", "hook",
+			!l->probe || !(l->options.directions & 1U << d) ?
+				"none" :
+				probe_hook_name(d ? l->plan.ingress : l->plan.egress),
+			NULL);
+	if (!l->options.n_interfaces)
+		return;
+	metrics_family(m, "ebpfdump_interface_missing", METRICS_GAUGE,
+		"1 if no network namespace has an interface of this name.");
+	for (uint32_t i = 0; i < l->options.n_interfaces; i++)
+		metrics_u64(m, "ebpfdump_interface_missing", l->unknown_interfaces >> i & 1,
+			"interface", l->options.interfaces[i], NULL);
+}
+
+static void process(struct metrics *m)
+{
+	CLEANUP(fclosep) FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long pages = 0;
+	struct rusage u;
+
+	metrics_family(
+		m, "ebpfdump_build_info", METRICS_GAUGE, "1, with what was built as labels.");
+	metrics_u64(m, "ebpfdump_build_info", 1, "version", EBPFDUMP_VERSION, "compiler",
+		__VERSION__, NULL);
+	if (f && fscanf(f, "%*u %lu", &pages) == 1)
+		one(m, "process_resident_memory_bytes", METRICS_GAUGE, "Resident memory.",
+			pages * (uint64_t)sysconf(_SC_PAGESIZE));
+	if (getrusage(RUSAGE_SELF, &u) == 0) {
+		metrics_family(m, "process_cpu_seconds_total", METRICS_COUNTER,
+			"CPU time of the loader, user and system.");
+		metrics_f64(m, "process_cpu_seconds_total",
+			(double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec +
+				(double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6,
+			NULL);
+	}
+}
+
+void ledger_metrics(void *ctx, struct metrics *m)
+{
+	struct loader *l = ctx;
+
+	kernel_side(l, m);
+	streams(l, m);
+	delivery(l, m);
+	hooks(l, m);
+	process(m);
+}
+
+bool ledger_ready(void *ctx, struct buf *out)
+{
+	const struct loader *l = ctx;
+	bool ready = l->probe != NULL;
+
+	for (int d = 0; d < 2; d++) {
+		const char *direction = d ? "ingress" : "egress";
+		enum probe_hook hook = d ? l->plan.ingress : l->plan.egress;
+		int r;
+
+		if (!(l->options.directions & 1U << d) && l->probe) {
+			r = buf_printf(out, "%s: not asked for\n", direction);
+		} else if (!l->probe || hook == PROBE_NONE) {
+			ready = false;
+			r = buf_printf(out, "%s: not attached\n", direction);
+		} else {
+			r = buf_printf(out, "%s: %s\n", direction, probe_hook_name(hook));
+		}
+		if (r)
+			return false;
+	}
+	return ready;
+}

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd/loader/loader.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Records taken in one turn of the loop, so that signals and scrapes get their turn. */
+#define DRAIN_MAX 65536
+/* How long messages may take to reach a slow reader at the end. */
+#define FLUSH_MS 5000
+/* How often it is looked whether a missing interface came to be. */
+#define INTERFACES_MS 60000
+#define TICK_MS       100
+
+/* ---- the pipeline ---- */
+
+static void on_message(void *ctx, const struct dump_message *message)
+{
+	struct loader *l = ctx;
+	struct dump_message m = *message;
+	int r;
+
+	if (!dump_filter_pass(&l->filter, message)) {
+		l->filtered++;
+		return;
+	}
+	if (!l->sink)
+		return;
+	m.seq = ++l->seq;
+	l->line.len = 0;
+	r = l->text ? dump_text(&l->format, &m, &l->line) : dump_json(&l->format, &m, &l->line);
+	if (r) {
+		l->unwritable++;
+		return;
+	}
+	/* a full or closed sink counts what it drops */
+	(void)sink_write(l->sink, l->line.data, l->line.len);
+}
+
+static void on_record(void *ctx, const struct capture_record *record, const char *data)
+{
+	struct loader *l = ctx;
+	struct err err = {0};
+
+	if (l->writer && capture_writer_add(l->writer, record, data, l->wall_offset_ns, &err)) {
+		log_error("--record: %s; no more records are written", err.text);
+		(void)capture_writer_close(l->writer, NULL);
+		l->writer = NULL;
+	}
+	flow_record(l->flow, record, data, l->wall_offset_ns);
+}
+
+static void loader_done(struct loader *l)
+{
+	telemetry_free(l->telemetry);
+	probe_close(l->probe);
+	flow_free(l->flow);
+	sink_free(l->sink);
+	loop_free(l->loop);
+	(void)capture_writer_close(l->writer, NULL);
+	buf_done(&l->line);
+}
+
+/* What capturing and replaying have in common. */
+static int loader_init(struct loader *l, const struct spec *spec, struct err *err)
+{
+	static char host[256];
+	struct flow_options fo;
+	bool records_only = spec->record && strcmp(spec->record, "-") == 0;
+	int r;
+
+	if (gethostname(host, sizeof(host) - 1))
+		host[0] = 0;
+	*l = (struct loader){.spec = spec, .node = spec->node[0] ? spec->node : host};
+	l->text = spec->output == SPEC_OUTPUT_TEXT ||
+		  (spec->output == SPEC_OUTPUT_AUTO && isatty(STDOUT_FILENO));
+	l->format = (struct dump_format){
+		.node = l->node,
+		.line_max = spec->line_bytes,
+		.colour = l->text && isatty(STDOUT_FILENO) && !getenv("NO_COLOR"),
+	};
+	l->filter = (struct dump_filter){
+		.directions = (uint8_t)spec->directions, .kinds = (uint8_t)spec->messages};
+	log_setup(spec->log_level, l->text || records_only ? LOG_TEXT : LOG_JSON, "loader", l->node);
+	signal(SIGPIPE, SIG_IGN);
+	l->line = BUF_INIT(64U << 20);
+
+	flow_options_default(&fo);
+	fo.max_connections = (uint32_t)spec->connections;
+	fo.body_bytes = (uint32_t)spec->body_bytes;
+	fo.head_bytes = (uint32_t)spec->head_bytes;
+	fo.max_fields = (uint32_t)spec->headers;
+	fo.buffer_bytes = spec->buffer_bytes;
+	fo.max_pending = (uint32_t)spec->pending;
+	fo.hold_ms = (uint32_t)spec->hold_ms;
+	fo.idle_ms = (uint32_t)spec->idle_ms;
+	r = flow_new(&fo, on_message, l, &l->flow, err);
+	if (!r && spec->record)
+		r = capture_writer_open(spec->record, &l->writer, err);
+	if (!r && !records_only)
+		r = sink_new(STDOUT_FILENO, spec->output_buffer, &l->sink, err);
+	return r;
+}
+
+/* Everything that is left goes out; what that cost is said. */
+static int loader_finish(struct loader *l)
+{
+	struct sink_stats s = {0};
+	struct err err = {0};
+	uint64_t dropped = 0;
+	int status = EXIT_OK;
+
+	flow_finish(l->flow);
+	if (l->sink) {
+		sink_kick(l->sink);
+		(void)sink_flush(l->sink, FLUSH_MS);
+		sink_stats(l->sink, &s);
+		for (size_t i = 0; i < SINK_DROP_MAX; i++)
+			dropped += s.dropped[i];
+	}
+	if (capture_writer_close(TAKE(l->writer), &err)) {
+		log_error("--record: %s", err.text);
+		status = EXIT_FAILED;
+	}
+	log_info("%" PRIu64 " messages written, %" PRIu64 " dropped, %" PRIu64 " filtered",
+		s.delivered, dropped + l->unwritable, l->filtered);
+	return status;
+}
+
+/* ---- replay ---- */
+
+/* A file can wait: nothing is dropped for a slow reader. */
+static void wait_for_reader(struct loader *l)
+{
+	const struct timespec nap = {.tv_nsec = 1000000};
+	struct sink_stats s;
+
+	for (;;) {
+		sink_kick(l->sink);
+		sink_stats(l->sink, &s);
+		if (s.queued_bytes < l->spec->output_buffer / 2 || s.dropped[SINK_DROP_CLOSED])
+			return;
+		nanosleep(&nap, NULL);
+	}
+}
+
+int loader_replay(const struct spec *spec)
+{
+	CLEANUP(capture_reader_closep) struct capture_reader *reader = NULL;
+	const struct capture_record *record;
+	const char *data;
+	int64_t offset;
+	struct loader l;
+	struct err err = {0};
+	int r = loader_init(&l, spec, &err), status;
+
+	if (!r)
+		r = capture_reader_open(spec->replay, &reader, &err);
+	while (!r && (r = capture_reader_next(reader, &record, &data, &offset, &err)) > 0) {
+		l.wall_offset_ns = offset;
+		on_record(&l, record, data);
+		flow_tick(l.flow, record->time_ns);
+		if (l.flow && flow_stats(l.flow)->records % 256 == 0)
+			wait_for_reader(&l);
+		r = 0;
+	}
+	if (r < 0)
+		log_error("%s", err.text);
+	status = l.flow && l.sink ? loader_finish(&l) : EXIT_FAILED;
+	loader_done(&l);
+	return r < 0 ? EXIT_FAILED : status;
+}
+
+/* ---- capture ---- */
+
+static void drain(struct loader *l)
+{
+	int n;
+
+	l->wall_offset_ns = clock_offset_ns();
+	n = probe_drain(l->probe, DRAIN_MAX, on_record, l);
+	if (l->sink && n > 0)
+		sink_kick(l->sink);
+	/* more waits: come back at once */
+	if (n == DRAIN_MAX && loop_set_timer(l->drain_timer, 1, l->spec->poll_interval_ms))
+		log_debug("the timer cannot be set");
+}
+
+static void on_ring(void *ctx, int fd, uint32_t events)
+{
+	drain(ctx);
+}
+
+static void on_drain_timer(void *ctx)
+{
+	drain(ctx);
+}
+
+static void on_tick(void *ctx)
+{
+	struct loader *l = ctx;
+
+	flow_tick(l->flow, clock_mono_ns());
+	if (l->sink)
+		sink_kick(l->sink);
+}
+
+static void on_interfaces(void *ctx)
+{
+	struct loader *l = ctx;
+	uint32_t before = l->unknown_interfaces;
+
+	l->unknown_interfaces = probe_unknown_interfaces(&l->options);
+	for (uint32_t i = 0; i < l->options.n_interfaces; i++)
+		if (before & ~l->unknown_interfaces & 1U << i)
+			log_info("interface '%s' is there now", l->options.interfaces[i]);
+}
+
+static void on_signal(void *ctx, int signo)
+{
+	struct loader *l = ctx;
+
+	log_info("%s: finishing", signo == SIGINT ? "interrupted" : "terminated");
+	loop_quit(l->loop, 0);
+}
+
+static int options_of(const struct spec *spec, struct probe_options *o, struct err *err)
+{
+	const char *missing = getenv("EBPFDUMP_TEST_MISSING");
+
+	*o = (struct probe_options){
+		.ring_bytes = spec->ring_bytes,
+		.capture_bytes = (uint32_t)(spec->capture_bytes ? spec->capture_bytes :
+								  16384 + spec->body_bytes),
+		.connections = (uint32_t)spec->connections,
+		.interfaces = spec->interfaces.names,
+		.n_interfaces = spec->interfaces.count,
+		.directions = spec->directions,
+		.family = (enum probe_family)spec->hook,
+	};
+	if (missing && probe_parse_missing(missing, &o->missing, err))
+		return err_wrap(err, "EBPFDUMP_TEST_MISSING");
+	return 0;
+}
+
+int loader_check(const struct spec *spec)
+{
+	struct probe_options options;
+	struct probe_offer offer;
+	struct probe_plan plan;
+	struct err err = {0};
+	int r;
+
+	log_setup(spec->log_level, LOG_TEXT, "loader", "");
+	r = options_of(spec, &options, &err);
+	if (!r)
+		r = probe_try(&options, &offer, &err);
+	if (r) {
+		fprintf(stderr, "ebpfdump-loader: %s\n", err.text);
+		return EXIT_FAILED;
+	}
+	r = probe_plan(&offer, options.family, false, &plan, &err);
+	probe_print_offer(stdout, &offer, r ? NULL : &plan);
+	if (r) {
+		fflush(stdout);
+		fprintf(stderr, "ebpfdump-loader: %s\n", err.text);
+		return EXIT_FAILED;
+	}
+	return EXIT_OK;
+}
+
+static int attach(struct loader *l, struct err *err)
+{
+	int r = options_of(l->spec, &l->options, err);
+
+	if (!r)
+		r = probe_try(&l->options, &l->offer, err);
+	if (!r)
+		r = probe_plan(&l->offer, l->options.family, true, &l->plan, err);
+	if (!r)
+		r = probe_open(&l->options, &l->plan, &l->probe, err);
+	if (r)
+		return r;
+	for (int d = 0; d < 2; d++) {
+		enum probe_hook hook = d ? l->plan.ingress : l->plan.egress;
+
+		if (!(l->options.directions & 1U << d))
+			continue;
+		if (hook == PROBE_NONE)
+			log_warn("what is %s is not captured: no hook works here (see --check)",
+				d ? "received" : "sent");
+		else
+			log_info("%s by %s", d ? "received" : "sent", probe_hook_name(hook));
+	}
+	l->unknown_interfaces = probe_unknown_interfaces(&l->options);
+	for (uint32_t i = 0; i < l->options.n_interfaces; i++)
+		if (l->unknown_interfaces & 1U << i)
+			log_warn("interface '%s' is in no network namespace: nothing is captured "
+				 "from it until it is",
+				l->options.interfaces[i]);
+	return 0;
+}
+
+static int wire(struct loader *l, struct err *err)
+{
+	static const struct telemetry_ops ops = {.metrics = ledger_metrics, .ready = ledger_ready};
+	int r = loop_new(&l->loop, err);
+
+	if (r)
+		return r;
+	/* signals first: threads inherit what is blocked */
+	r = loop_add_signal(l->loop, SIGTERM, on_signal, l);
+	if (!r)
+		r = loop_add_signal(l->loop, SIGINT, on_signal, l);
+	if (!r)
+		r = loop_add_timer(l->loop, l->spec->poll_interval_ms, l->spec->poll_interval_ms,
+			on_drain_timer, l, &l->drain_timer);
+	if (!r)
+		r = loop_add_timer(l->loop, TICK_MS, TICK_MS, on_tick, l, &(struct loop_source *){0});
+	if (!r && l->spec->interfaces.count)
+		r = loop_add_timer(l->loop, INTERFACES_MS, INTERFACES_MS, on_interfaces, l,
+			&(struct loop_source *){0});
+	if (r)
+		return err_set(err, -r, "the event loop cannot be set up: %s", strerror(-r));
+	if (l->spec->listen[0])
+		r = telemetry_new(l->loop, l->spec->listen, &ops, l, &l->telemetry, err);
+	return r;
+}
+
+int loader_run(const struct spec *spec)
+{
+	struct loader l;
+	struct err err = {0};
+	int r = loader_init(&l, spec, &err), status = EXIT_FAILED;
+
+	if (!r)
+		r = wire(&l, &err);
+	if (!r)
+		r = attach(&l, &err);
+	if (!r) {
+		/* Edge-triggered: only when the kernel side asks, not whenever something waits. */
+		r = loop_add_fd(l.loop, probe_fd(l.probe), EPOLLIN | EPOLLET, on_ring, &l,
+			&(struct loop_source *){0});
+		if (r)
+			r = err_set(&err, -r, "the ring buffer cannot be watched: %s", strerror(-r));
+	}
+	if (r) {
+		log_error("%s", err.text);
+	} else {
+		log_info("capturing%s%s", spec->listen[0] ? "; metrics at " : "",
+			spec->listen);
+		r = loop_run(l.loop);
+		drain(&l);
+		status = loader_finish(&l);
+		if (r < 0)
+			status = EXIT_FAILED;
+	}
+	loader_done(&l);
+	return status;
+}

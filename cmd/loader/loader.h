@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * loader: the rooms wired together.
+ *
+ *   probe ─records─▶ flow ─messages─▶ filter ─▶ dump ─▶ sink
+ *
+ * loader_run() captures until a signal ends it, loader_replay() takes the records from a file. Both write to standard
+ * output and end with the exit status of the process.
+ */
+#ifndef EBPFDUMP_LOADER_H
+#define EBPFDUMP_LOADER_H
+
+#include "pkg/dump/dump.h"
+#include "pkg/flow/flow.h"
+#include "pkg/probe/probe.h"
+#include "pkg/sink/sink.h"
+#include "pkg/spec/spec.h"
+#include "pkg/telemetry/telemetry.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+struct loader {
+	const struct spec *spec;
+	const char *node;
+	bool text; /* output is for people */
+	struct dump_format format;
+	struct dump_filter filter;
+	struct buf line; /* of the message being written */
+	struct flow *flow;
+	struct sink *sink; /* NULL: standard output carries the records (--record -) */
+	struct capture_writer *writer; /* NULL: no --record */
+	/* only when capturing */
+	struct loop *loop;
+	struct loop_source *drain_timer;
+	struct telemetry *telemetry;
+	struct probe_options options;
+	struct probe_offer offer;
+	struct probe_plan plan;
+	struct probe *probe;
+	int64_t wall_offset_ns; /* as of the last turn */
+	uint32_t unknown_interfaces; /* bit n: interface n of the spec exists nowhere */
+	/* counters */
+	uint64_t filtered; /* messages that --direction and --message left out */
+	uint64_t unwritable; /* messages for which memory ran out */
+	uint64_t seq; /* of the last message that was not filtered */
+};
+
+int loader_check(const struct spec *spec);
+int loader_run(const struct spec *spec);
+int loader_replay(const struct spec *spec);
+
+/* What telemetry asks for: ledger.c. */
+void ledger_metrics(void *loader, struct metrics *m);
+bool ledger_ready(void *loader, struct buf *out);
+
+#endif

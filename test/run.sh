@@ -1,0 +1,69 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# usage: test/run.sh [SUITE...]
+# Runs every suite (or those named), each in a fresh state, and ends with one line: N passed, N failed.
+#
+# A suite is a command that ends with a line `N passed, N failed[, N skipped]`; one that prints no such line counts as
+# one test. What a suite printed is kept in build/test/SUITE.log and shown when it fails. In CI a skipped test is a
+# failure.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+logs=build/test
+mkdir -p $logs
+jobs=$(nproc)
+passed=0 failed=0 skipped=0
+
+suite() { # NAME COMMAND...
+	local name=$1 log=$logs/$1.log start=$SECONDS status line p f s
+	shift
+	"$@" >"$log" 2>&1 </dev/null
+	status=$?
+	line=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1)
+	read -r p f s < <(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?.*/\1 \2 \4/p' <<<"$line")
+	: "${p:=0}" "${f:=0}" "${s:=0}"
+	if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
+		f=1
+	elif [ $status -eq 0 ] && [ $((p + f + s)) -eq 0 ]; then
+		if [ -n "$line" ]; then f=1; else p=1; fi
+	fi
+	if [ -n "${CI:-}" ] && [ "$s" -gt 0 ]; then
+		f=$((f + s)) s=0
+	fi
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	printf '%-14s %5d passed, %d failed' "$name" "$p" "$f"
+	[ "$s" -eq 0 ] || printf ', %d skipped' "$s"
+	printf '   (%d s)\n' $((SECONDS - start))
+	if [ "$f" -gt 0 ]; then
+		echo "---- $name: $log"
+		grep -nE '^not ok|error:|Error|FAIL|:[FE]:|assert|ERROR: ' "$log" | head -n 40
+		echo '....'
+		tail -n 60 "$log"
+		echo "---- end of $name"
+	fi
+	if [ "$s" -gt 0 ]; then
+		grep -iE 'skip' "$log" | head -n 10
+	fi
+}
+
+all='lint build unit unit-san unit-tsan clang replay native fuzz matrix'
+for s in ${*:-$all}; do
+	case $s in
+	lint) suite lint hack/lint.sh ;;
+	build) suite build make -j"$jobs" all ;;
+	unit) suite unit make -j"$jobs" unit ;;
+	unit-san) suite unit-san make -j"$jobs" unit SAN=address,undefined ;;
+	unit-tsan) suite unit-tsan make -j"$jobs" unit SAN=thread UNIT_SRC='test/unit/sink_test.c test/unit/telemetry_test.c' ;;
+	clang) suite clang make -j"$jobs" unit all CC=clang BUILD=build/clang ;;
+	replay) suite replay test/replay.sh ;;
+	native) suite native make native ;;
+	fuzz) suite fuzz make -j"$jobs" fuzz FUZZ_SECONDS="${FUZZ_SECONDS:-60}" ;;
+	matrix) suite matrix make kernel ;;
+	*) echo "test/run.sh: unknown suite $s ($all)" >&2; exit 2 ;;
+	esac
+done
+if [ $skipped -gt 0 ]; then
+	echo "$passed passed, $failed failed, $skipped skipped"
+else
+	echo "$passed passed, $failed failed"
+fi
+[ $failed -eq 0 ] && [ $passed -gt 0 ]
