@@ -39,6 +39,7 @@ LIB_SRC := $(foreach r,$(ROOMS),$(wildcard pkg/$(r)/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 LIB     := $(B)/libebpfdump.a
 PROGRAMS := $(B)/ebpfdump-loader
+SUDO    := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # Anything that changes how objects are compiled rebuilds them.
 FLAGS_STAMP := $(B)/.flags
@@ -57,9 +58,22 @@ $(LIB): $(LIB_OBJ)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(B)/ebpfdump-%: $(B)/cmd/%/main.o $(LIB)
+$(B)/ebpfdump-loader: $(patsubst %.c,$(B)/%.o,$(wildcard cmd/loader/*.c)) $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
+
+run: ## install what is missing, build, and capture this machine's HTTP (ARGS='--interface lo')
+	@hack/deps.sh build
+	@hack/mounts.sh
+	@$(MAKE) --no-print-directory all
+	$(SUDO) $(B)/ebpfdump-loader $(ARGS)
+
+demo: all ## show the loader on a small web server and client, in namespaces of their own
+	@hack/demo.sh $(B)/ebpfdump-loader
+
+PREFIX  ?= /usr/local
+install: all ## install the programs to $(DESTDIR)$(PREFIX)/sbin
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(PROGRAMS)
 
 # ---- eBPF: compiled with clang, embedded as a skeleton ------------------------------------------------
 
@@ -93,6 +107,52 @@ $(B)/test/unit/%_test: $(B)/test/unit/%_test.o $(LIB)
 unit: $(UNIT) ## unit tests
 	$(Q)hack/run-unit.sh $(UNIT)
 
+# ---- fuzzers: libFuzzer with ASan and UBSan; test/fuzz/NAME_fuzz.c, its corpus in test/fuzz/corpus/NAME -----
+
+FUZZ_SECONDS ?= 600
+FUZZ_SRC     := $(wildcard test/fuzz/*_fuzz.c)
+FUZZ_NAMES   := $(FUZZ_SRC:test/fuzz/%_fuzz.c=%)
+FUZZ_B       := $(BUILD)/fuzz
+FUZZ_CFLAGS  := -std=gnu11 -O1 -g $(WARN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined \
+                -fsanitize=address,undefined
+# what the fuzzers reach: no thread, no kernel
+FUZZ_LIB_SRC := $(filter-out pkg/sink/% pkg/telemetry/% pkg/probe/probe.c,$(LIB_SRC))
+
+$(FUZZ_B)/%.o: %.c
+	$(call say,FUZZCC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link $(CPPFLAGS) -MMD -MP -c $< -o $@
+
+$(FUZZ_B)/%_fuzz: $(FUZZ_B)/test/fuzz/%_fuzz.o $(FUZZ_LIB_SRC:%.c=$(FUZZ_B)/%.o)
+	$(Q)$(CLANG) $(FUZZ_CFLAGS) -fsanitize=fuzzer $^ -ljson-c -lpthread -o $@
+
+# New inputs go to build/; those worth keeping are merged into the corpus by hand (libFuzzer's -merge=1).
+fuzz-%: $(FUZZ_B)/%_fuzz
+	@mkdir -p $(FUZZ_B)/new/$* test/fuzz/corpus/$*
+	$(Q)$< -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+		-artifact_prefix=$(FUZZ_B)/ -verbosity=0 $(FUZZ_B)/new/$* test/fuzz/corpus/$* \
+		>$(FUZZ_B)/$*.log 2>&1 || { tail -n 50 $(FUZZ_B)/$*.log; echo "not ok fuzz $*"; exit 1; }
+	@runs=$$(sed -n 's/^stat::number_of_executed_units: *//p' $(FUZZ_B)/$*.log); \
+		echo "ok fuzz $*: $$runs inputs in $(FUZZ_SECONDS) s"; [ "$$runs" -gt 1000 ]
+
+fuzz: $(FUZZ_NAMES:%=fuzz-%) ## fuzz every parser for FUZZ_SECONDS (600) each
+	@echo "$(words $^) passed, 0 failed"
+
+# ---- the whole ------------------------------------------------------------------------------------------
+
+-include $(wildcard test/*/*.mk)
+
+test: ## install what is missing, and run everything (SUITES='unit lint' for some)
+	@hack/deps.sh test
+	@hack/mounts.sh
+	@test/run.sh $(SUITES)
+
+format: ## format the sources
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+
+lint: ## check the house rules
+	@hack/lint.sh
+
 # ---- house -------------------------------------------------------------------------------------------
 
 clean: ## remove build/
@@ -101,5 +161,6 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
 
-.PHONY: all unit clean help
+.PHONY: all run demo install unit fuzz test format lint clean help
 -include $(LIB_OBJ:.o=.d) $(patsubst %,$(B)/%.d,$(basename $(wildcard cmd/*/*.c test/*/*.c)))
+-include $(patsubst %.c,$(FUZZ_B)/%.d,$(FUZZ_SRC) $(FUZZ_LIB_SRC))
