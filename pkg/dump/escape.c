@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifdef __SSE2__
+#	include <emmintrin.h>
+#endif
+
+#include "pkg/dump/escape.h"
+
+#define BLOCK 16
+
+/*
+ * What becomes of a byte: itself, a backslash and this letter, \u00XX ('u'), or not ASCII: the
+ * text's encoding decides ('x').
+ */
+static const char escape_of[256] = {
+	[0x00 ... 0x07] = 'u',
+	['\b'] = 'b',
+	['\t'] = 't',
+	['\n'] = 'n',
+	['\v'] = 'u',
+	['\f'] = 'f',
+	['\r'] = 'r',
+	[0x0e ... 0x1f] = 'u',
+	['"'] = '"',
+	['\\'] = '\\',
+	[0x7f] = 'u',
+	[0x80 ... 0xff] = 'x',
+};
+
+static unsigned char byte(const char *p)
+{
+	return (unsigned char)*p;
+}
+
+/* ---- blocks ---- */
+
+#ifdef __SSE2__
+
+/* Copies the block and says how many bytes at its front need no escape. */
+static inline unsigned copy_plain(char *d, const char *p)
+{
+	__m128i v = _mm_loadu_si128((const __m128i *)p);
+	__m128i bad;
+
+	_mm_storeu_si128((__m128i *)d, v);
+	/* As signed numbers, the bytes from 0x80 are less than a blank, too. */
+	bad = _mm_cmplt_epi8(v, _mm_set1_epi8(' '));
+	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8('"')));
+	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
+	return (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(bad) | 1u << BLOCK);
+}
+
+/* Gives letters at d the case of a header name; before: the character in front of them. Changes
+ * at most a block (n only says how much of it counts). */
+static inline void name_case(char *d, unsigned n, char before)
+{
+	__m128i v = _mm_loadu_si128((const __m128i *)d);
+	__m128i bit = _mm_set1_epi8(0x20);
+	__m128i lower, letter, first;
+
+	(void)n;
+	letter = _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8('A' - 1)),
+		_mm_cmplt_epi8(v, _mm_set1_epi8('Z' + 1)));
+	lower = _mm_or_si128(v, _mm_and_si128(letter, bit));
+	letter = _mm_and_si128(_mm_cmpgt_epi8(lower, _mm_set1_epi8('a' - 1)),
+		_mm_cmplt_epi8(lower, _mm_set1_epi8('z' + 1)));
+	first = _mm_or_si128(_mm_slli_si128(v, 1), _mm_cvtsi32_si128((unsigned char)before));
+	first = _mm_cmpeq_epi8(first, _mm_set1_epi8('-'));
+	v = _mm_xor_si128(lower, _mm_and_si128(_mm_and_si128(letter, first), bit));
+	_mm_storeu_si128((__m128i *)d, v);
+}
+
+#else
+
+#	define EACH(b) (UINT64_C(0x0101010101010101) * (b))
+/* The highest bit of each byte that is zero (and maybe of bytes above a zero one) is set. */
+#	define ZERO(w) (((w)-EACH(1)) & ~(w)&EACH(0x80))
+
+static inline unsigned copy_plain(char *d, const char *p)
+{
+	unsigned n = 0;
+	uint64_t w;
+
+	memcpy(d, p, BLOCK);
+	for (; n < BLOCK; n += 8) {
+		memcpy(&w, p + n, 8);
+		if ((w & EACH(0x80)) || ((w - EACH(' ')) & ~w & EACH(0x80)) ||
+			ZERO(w ^ EACH('"')) || ZERO(w ^ EACH('\\')) || ZERO(w ^ EACH(0x7f)))
+			break;
+	}
+	while (n < BLOCK && !escape_of[byte(p + n)])
+		n++;
+	return n;
+}
+
+static inline void name_case(char *d, unsigned n, char before)
+{
+	for (unsigned i = 0; i < n; i++) {
+		char c = d[i];
+
+		if (before == '-' && c >= 'a' && c <= 'z')
+			d[i] = (char)(c - 0x20);
+		else if (before != '-' && c >= 'A' && c <= 'Z')
+			d[i] = (char)(c + 0x20);
+		before = c;
+	}
+}
+
+#endif
+
+static unsigned copy_plain_end(char *d, const char *p, size_t len)
+{
+	char block[BLOCK] = {0};
+
+	memcpy(block, p, MIN(len, (size_t)BLOCK));
+	return copy_plain(d, block);
+}
+
+/* ---- characters ---- */
+
+static void put_u00(char *d, unsigned c)
+{
+	static const char hex[] = "0123456789abcdef";
+
+	memcpy(d, "\\u00", 4);
+	d[4] = hex[c >> 4 & 15];
+	d[5] = hex[c & 15];
+}
+
+/* p is at the first byte that is not ASCII. False: a body that is not text. */
+static bool find_encoding(struct text *t, const char *p)
+{
+	size_t len = (size_t)(t->end - p), valid = utf8_valid(p, len);
+
+	t->encoding = TEXT_UTF8;
+	if (valid == len)
+		return true;
+	if (t->kind != TEXT_BODY) {
+		t->encoding = TEXT_LATIN1;
+		return true;
+	}
+	if (!t->cut || !utf8_incomplete(p + valid, len - valid))
+		return false;
+	t->end = p + valid;
+	return true;
+}
+
+/* A line end, if one is at p: the end of it and of the blanks behind it; else NULL. */
+static const char *fold_end(const struct text *t, const char *p)
+{
+	if (*p == '\r' && p + 1 < t->end && p[1] == '\n')
+		p++;
+	if (*p != '\n')
+		return NULL;
+	for (p++; p < t->end && (*p == ' ' || *p == '\t'); p++)
+		;
+	return p;
+}
+
+/*
+ * One character that needs more than a copy, at t->p. Returns the new end; NULL: there is no room,
+ * or the text is not text.
+ */
+static char *put_special(struct text *t, char *d, const char *stop)
+{
+	size_t room = (size_t)(stop - d), n = 1;
+	unsigned c = byte(t->p);
+	char letter = escape_of[c];
+	const char *behind;
+
+	if (letter == 'x') {
+		if (t->encoding == TEXT_ASCII && !find_encoding(t, t->p)) {
+			t->binary = true;
+			return NULL;
+		}
+		if (t->p == t->end)
+			return d;
+		if (t->encoding == TEXT_UTF8)
+			n = c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+		if (c == 0xc2 && n == 2)
+			c = byte(t->p + 1);
+		if (c >= 0xa0) {
+			if (room < MAX(n, (size_t)2))
+				return NULL;
+			if (t->encoding == TEXT_LATIN1) {
+				d[0] = (char)(0xc0 | c >> 6);
+				d[1] = (char)(0x80 | (c & 0x3f));
+				t->p++;
+				return d + 2;
+			}
+			for (size_t i = 0; i < n; i++)
+				*d++ = *t->p++;
+			return d;
+		}
+		letter = 'u';
+	}
+	if (t->kind == TEXT_VALUE && (behind = fold_end(t, t->p)) != NULL) {
+		if (room < 1)
+			return NULL;
+		*d = ' ';
+		t->p = behind;
+		return d + 1;
+	}
+	if (letter == 'u') {
+		if (t->kind == TEXT_BODY && c != '\v' && c != 0x1b) {
+			t->binary = true;
+			return NULL;
+		}
+		if (room < ESCAPE_MAX)
+			return NULL;
+		put_u00(d, c);
+		t->p += n;
+		return d + ESCAPE_MAX;
+	}
+	if (room < 2)
+		return NULL;
+	d[0] = '\\';
+	d[1] = letter;
+	t->p++;
+	return d + 2;
+}
+
+char *escape(struct text *t, char *d, char *stop)
+{
+	while (t->p < t->end) {
+		size_t left = (size_t)(t->end - t->p);
+		size_t room = (size_t)(stop - d), n;
+		char *next;
+
+		if (likely(t->readable - t->p >= BLOCK))
+			n = copy_plain(d, t->p);
+		else
+			n = copy_plain_end(d, t->p, left);
+		n = MIN(n, left);
+		if (t->kind == TEXT_NAME)
+			name_case(d, (unsigned)n, t->p > t->begin ? t->p[-1] : '-');
+		if (unlikely(n > room)) {
+			t->p += room;
+			return stop;
+		}
+		t->p += n;
+		d += n;
+		if (n == BLOCK || n == left)
+			continue;
+		next = put_special(t, d, stop);
+		if (!next)
+			break;
+		d = next;
+	}
+	return d;
+}
+
+/* Goes through the rest of the text; returns how much output that makes. */
+static size_t escape_away(struct text *t)
+{
+	char piece[1024 + ESCAPE_SLACK];
+	size_t size = 0;
+
+	while (t->p < t->end && !t->binary)
+		size += (size_t)(escape(t, piece, piece + 1024) - piece);
+	return size;
+}
+
+size_t escape_size(struct text t)
+{
+	return escape_away(&t);
+}
+
+bool escape_is_binary(struct text t)
+{
+	escape_away(&t);
+	return t.binary;
+}
+
+/* ---- names ---- */
+
+struct decoder {
+	const char *p, *end;
+	enum text_encoding encoding;
+	int pending; /* second byte of a Latin-1 character, 0: none */
+};
+
+/* The next byte of the name as UTF-8, in lower case; -1 at its end. */
+static int decode(struct decoder *s)
+{
+	int c = s->pending;
+
+	if (c) {
+		s->pending = 0;
+		return c;
+	}
+	if (s->p == s->end)
+		return -1;
+	if (byte(s->p) >= 0x80 && s->encoding == TEXT_ASCII) {
+		size_t len = (size_t)(s->end - s->p);
+
+		s->encoding = utf8_valid(s->p, len) == len ? TEXT_UTF8 : TEXT_LATIN1;
+	}
+	c = byte(s->p++);
+	if (c >= 0x80 && s->encoding == TEXT_LATIN1) {
+		s->pending = 0x80 | (c & 0x3f);
+		return 0xc0 | c >> 6;
+	}
+	return c >= 'A' && c <= 'Z' ? c | 0x20 : c;
+}
+
+int escape_compare_names(struct span a, struct span b)
+{
+	size_t same = 0, len = MIN(a.len, b.len);
+	struct decoder x, y;
+	int c, d;
+
+	/* Equal blocks are skipped in large steps, so that long names that differ at their ends
+	 * cost little. Only ASCII: behind other bytes the encoding matters. */
+	for (; len - same >= 8; same += 8) {
+		uint64_t v, w;
+
+		memcpy(&v, a.p + same, 8);
+		memcpy(&w, b.p + same, 8);
+		if (v != w || (v & UINT64_C(0x8080808080808080)))
+			break;
+	}
+	x = (struct decoder){.p = a.p + same, .end = a.p + a.len};
+	y = (struct decoder){.p = b.p + same, .end = b.p + b.len};
+	do {
+		c = decode(&x);
+		d = decode(&y);
+	} while (c == d && c >= 0);
+	return c - d;
+}
+
+/* ---- base64 ---- */
+
+char *escape_base64(char *d, struct span bytes)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const unsigned char *p = (const unsigned char *)bytes.p;
+	size_t left = bytes.len;
+
+	for (; left >= 3; left -= 3, p += 3, d += 4) {
+		uint32_t v = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+
+		d[0] = digits[v >> 18];
+		d[1] = digits[v >> 12 & 63];
+		d[2] = digits[v >> 6 & 63];
+		d[3] = digits[v & 63];
+	}
+	if (left == 0)
+		return d;
+	d[0] = digits[p[0] >> 2];
+	d[1] = digits[(p[0] & 3) << 4 | (left == 2 ? p[1] >> 4 : 0)];
+	d[2] = left == 2 ? digits[(p[1] & 15) << 2] : '=';
+	d[3] = '=';
+	return d + 4;
+}

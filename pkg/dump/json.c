@@ -1,0 +1,706 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The JSON line. It is written in one pass, straight into the output buffer, without knowing
+ * whether it will fit. Only a line that turns out longer than allowed is planned (fit()): then it
+ * is written again, each time with tighter limits for its parts.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pkg/dump/dump.h"
+#include "pkg/dump/escape.h"
+
+/* The longest run of output that is asked for at once (see want()). */
+#define WANT_MAX 256
+/* What is reserved behind the room for a line. */
+#define SLACK (WANT_MAX + ESCAPE_SLACK)
+/* What all keys and numbers take, and the short texts of dump_conn at their worst. */
+#define FIXED_MAX 1536
+/* What a header takes beside its name and value: "":[""], */
+#define FIELD_MAX 8
+/* Values are not shortened below this; if that does not do, headers are left out. */
+#define VALUE_MIN 32
+/* Headers up to this number are grouped without an allocation. */
+#define FIELDS_INLINE 256
+
+#define NO_LIMIT SIZE_MAX
+
+/* Limits for the parts of a line, in bytes of output. */
+struct plan {
+	size_t body;
+	size_t value; /* of each header value */
+	size_t text;  /* of each other text: method, path, ... */
+	size_t after; /* to be left free by the headers: those that do not fit are left out */
+	bool leave_out;
+	bool binary;	  /* the body is known not to be text */
+	bool headers_cut; /* write that headers or texts were cut */
+};
+
+/* The sizes of all values and texts, by the number of their binary digits. */
+struct sizes {
+	uint64_t sum[40];
+	uint32_t count[40];
+};
+
+struct writer {
+	const struct dump_format *format;
+	const struct dump_message *m;
+	struct plan plan;
+	struct sizes *sizes; /* collected if not NULL */
+	char *start;
+	size_t room; /* for the line */
+	char *p;
+	char *end; /* of the memory: WANT_MAX behind the room, so that want() may ask for more than
+		      will be used */
+	/* The line is too long. What follows goes to scratch, so that nobody but the one who asks
+	 * for the result has to look. */
+	bool full;
+	char scratch[WANT_MAX + ESCAPE_SLACK];
+};
+
+/* ---- appending ---- */
+
+static void overflow(struct writer *w)
+{
+	w->full = true;
+	w->p = w->scratch;
+	w->end = w->scratch + WANT_MAX;
+}
+
+/* Makes sure that n bytes (at most WANT_MAX) can be written at w->p. */
+static inline void want(struct writer *w, size_t n)
+{
+	if (unlikely((size_t)(w->end - w->p) < n))
+		overflow(w);
+}
+
+static inline void put(struct writer *w, const char *p, size_t len)
+{
+	memcpy(w->p, p, len);
+	w->p += len;
+}
+
+#define PUT(w, literal) put(w, literal, sizeof(literal) - 1)
+
+static inline void put_number(struct writer *w, uint64_t value)
+{
+	static const char pairs[] = "0001020304050607080910111213141516171819"
+				    "2021222324252627282930313233343536373839"
+				    "4041424344454647484950515253545556575859"
+				    "6061626364656667686970717273747576777879"
+				    "8081828384858687888990919293949596979899";
+	unsigned n = 1;
+	char *d;
+
+	for (uint64_t rest = value; rest >= 10; rest /= 10)
+		n++;
+	d = w->p += n;
+	for (; value >= 100; value /= 100) {
+		d -= 2;
+		memcpy(d, pairs + value % 100 * 2, 2);
+	}
+	if (value >= 10)
+		memcpy(d - 2, pairs + value * 2, 2);
+	else
+		d[-1] = (char)('0' + value);
+}
+
+static inline void put_bool(struct writer *w, bool value)
+{
+	if (value)
+		PUT(w, "true");
+	else
+		PUT(w, "false");
+}
+
+static inline void put_ip(struct writer *w, const struct dump_peer *peer)
+{
+	memcpy(w->p, peer->ip, sizeof(peer->ip));
+	w->p += MIN(peer->ip_len, sizeof(peer->ip) - 1);
+}
+
+/* A text that does not end within the limit. */
+static void put_text_cut(struct writer *w, const struct text *t, char *d, size_t room, size_t limit)
+{
+	if (w->sizes) {
+		size_t size = (size_t)(d - w->p) + escape_size(*t);
+		int digits = 64 - __builtin_clzll((unsigned long long)size | 1);
+
+		w->sizes->count[MIN(digits, 39)]++;
+		w->sizes->sum[MIN(digits, 39)] += size;
+	}
+	if (room <= limit)
+		overflow(w);
+	else
+		w->p = d;
+}
+
+static inline void put_text(
+	struct writer *w, struct span s, enum text_kind kind, const char *readable, size_t limit)
+{
+	size_t room = (size_t)(w->end - w->p);
+	struct text t;
+	char *d;
+
+	if (s.len == 0)
+		return;
+	t = text_of(s, kind, readable);
+	d = escape(&t, w->p, w->p + MIN(room, limit));
+	if (likely(t.p == t.end))
+		w->p = d;
+	else
+		put_text_cut(w, &t, d, room, limit);
+}
+
+static inline void put_line(struct writer *w, struct span s)
+{
+	put_text(w, s, TEXT_LINE, NULL, w->plan.text);
+}
+
+/* Names of dump_conn: few bytes, never cut. */
+static void put_short(struct writer *w, const char *name, size_t size)
+{
+	want(w, size * ESCAPE_MAX);
+	put_text(w, span_of(name, strnlen(name, size)), TEXT_LINE, name + size, NO_LIMIT);
+}
+
+/* ---- headers ---- */
+
+static inline struct span slice(const struct dump_message *m, struct http_slice s)
+{
+	return span_of(m->bytes + s.off, s.len);
+}
+
+static inline struct span name_of(const struct dump_message *m, uint32_t field)
+{
+	return slice(m, m->head->fields[field].name);
+}
+
+/*
+ * Which headers have the same name. Nearly always none do, or two or three: a mark per name in a
+ * small bit set tells those apart that may (their marks collide), and only these are sorted. So it
+ * is a few nanoseconds per header, and n log n in the worst case that somebody can construct.
+ */
+#define MARKS 1024
+
+struct groups {
+	bool any;	/* else the rest is not set */
+	uint32_t *next; /* of the same name; NEXT_NONE: last; with NEXT_REPEATED: not the first */
+	uint16_t *mark;
+	uint32_t *order;
+	void *memory;
+	uint32_t next_inline[FIELDS_INLINE];
+	uint32_t order_inline[FIELDS_INLINE];
+	uint16_t mark_inline[FIELDS_INLINE];
+};
+
+#define NEXT_REPEATED UINT32_C(0x80000000)
+#define NEXT_NONE     UINT32_C(0x7fffffff)
+
+static void groups_done(struct groups *g)
+{
+	free(g->memory);
+}
+
+static int groups_memory(struct groups *g, uint32_t n)
+{
+	size_t each = sizeof(*g->next) + sizeof(*g->order) + sizeof(*g->mark);
+
+	g->any = false;
+	g->memory = NULL;
+	g->next = g->next_inline;
+	g->order = g->order_inline;
+	g->mark = g->mark_inline;
+	if (n <= FIELDS_INLINE)
+		return 0;
+	g->memory = malloc(n * each);
+	if (!g->memory)
+		return -ENOMEM;
+	g->next = g->memory;
+	g->order = g->next + n;
+	g->mark = (uint16_t *)(g->order + n);
+	return 0;
+}
+
+#define HIGH_BITS UINT64_C(0x8080808080808080)
+/* Letters lose their case; that other characters meet does no harm. */
+#define NO_CASE UINT64_C(0x2020202020202020)
+
+/* Equal for names that are the same key. Names that are not ASCII share one. */
+static inline unsigned name_mark(struct span name)
+{
+	uint64_t first = 0, last = 0, any, more;
+
+	if (name.len >= 8) {
+		memcpy(&first, name.p, 8);
+		memcpy(&last, name.p + name.len - 8, 8);
+	} else if (name.len >= 4) {
+		uint32_t low, high;
+
+		memcpy(&low, name.p, 4);
+		memcpy(&high, name.p + name.len - 4, 4);
+		first = low;
+		last = high;
+	} else if (name.len > 0) {
+		first = (unsigned char)name.p[0] | (uint64_t)(unsigned char)name.p[name.len / 2]
+							   << 8;
+		last = (unsigned char)name.p[name.len - 1];
+	}
+	any = first | last;
+	for (size_t i = 8; i + 8 < name.len; i += 8) {
+		memcpy(&more, name.p + i, 8);
+		any |= more;
+	}
+	if (unlikely(any & HIGH_BITS))
+		return 0;
+	first |= NO_CASE;
+	last |= NO_CASE;
+	first = (first ^ (last << 23 | last >> 41) ^ name.len) * UINT64_C(0x9e3779b97f4a7c15);
+	return (unsigned)(first >> 54);
+}
+
+static int compare_fields(const void *a, const void *b, void *ctx)
+{
+	const struct dump_message *m = ctx;
+	uint32_t i, j;
+	int r;
+
+	memcpy(&i, a, sizeof(i));
+	memcpy(&j, b, sizeof(j));
+	r = escape_compare_names(name_of(m, i), name_of(m, j));
+	return r ? r : i < j ? -1 : i > j;
+}
+
+static void groups_link(struct groups *g, const struct dump_message *m, const uint64_t *twice)
+{
+	uint32_t n = m->head->n_fields, candidates = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		g->next[i] = NEXT_NONE;
+		if (twice[g->mark[i] / 64] >> g->mark[i] % 64 & 1)
+			g->order[candidates++] = i;
+	}
+	qsort_r(g->order, candidates, sizeof(*g->order), compare_fields, (void *)m);
+	for (uint32_t i = 1; i < candidates; i++) {
+		uint32_t a = g->order[i - 1], b = g->order[i];
+
+		if (escape_compare_names(name_of(m, a), name_of(m, b)) != 0)
+			continue;
+		g->next[a] = (g->next[a] & NEXT_REPEATED) | b;
+		g->next[b] |= NEXT_REPEATED;
+	}
+}
+
+static int groups_init(struct groups *g, const struct dump_message *m)
+{
+	uint64_t seen[MARKS / 64] = {0}, twice[MARKS / 64] = {0}, any = 0;
+	uint32_t n = m->head->n_fields;
+	int r = groups_memory(g, n);
+
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < n; i++) {
+		unsigned mark = name_mark(name_of(m, i));
+		uint64_t bit = UINT64_C(1) << mark % 64;
+
+		g->mark[i] = (uint16_t)mark;
+		any |= seen[mark / 64] & bit;
+		twice[mark / 64] |= seen[mark / 64] & bit;
+		seen[mark / 64] |= bit;
+	}
+	if (any) {
+		groups_link(g, m, twice);
+		g->any = true;
+	}
+	return 0;
+}
+
+static inline void put_value(struct writer *w, uint32_t field)
+{
+	const struct dump_message *m = w->m;
+
+	put_text(w, slice(m, m->head->fields[field].value), TEXT_VALUE, m->bytes + m->head->size,
+		w->plan.value);
+}
+
+/* The further values of a header that occurs again. */
+static void put_repeated(struct writer *w, const struct groups *g, uint32_t field)
+{
+	uint32_t next = g->next[field];
+
+	while ((next &= ~NEXT_REPEATED) != NEXT_NONE && !w->full) {
+		char *p = w->p, *end = w->end;
+
+		want(w, FIELD_MAX);
+		PUT(w, "\",\"");
+		put_value(w, next);
+		if (w->plan.leave_out && (w->full || w->end - w->p < FIELD_MAX)) {
+			w->full = false;
+			w->p = p;
+			w->end = end;
+			return;
+		}
+		next = g->next[next];
+	}
+}
+
+static inline void put_field(struct writer *w, const struct groups *g, uint32_t field, bool first)
+{
+	const struct dump_message *m = w->m;
+
+	want(w, FIELD_MAX);
+	if (!first)
+		PUT(w, ",");
+	PUT(w, "\"");
+	put_text(w, name_of(m, field), TEXT_NAME, m->bytes + m->head->size, NO_LIMIT);
+	want(w, FIELD_MAX);
+	PUT(w, "\":[\"");
+	put_value(w, field);
+	if (g->any)
+		put_repeated(w, g, field);
+	want(w, FIELD_MAX);
+	PUT(w, "\"]");
+}
+
+static void put_headers(struct writer *w, const struct groups *g)
+{
+	char *end = w->end;
+	bool first = true;
+
+	if (w->plan.leave_out)
+		w->end = MAX(w->p, w->start + w->room - w->plan.after);
+	for (uint32_t i = 0; i < w->m->head->n_fields && !w->full; i++) {
+		char *p = w->p, *fields_end = w->end;
+
+		if (g->any && (g->next[i] & NEXT_REPEATED))
+			continue;
+		put_field(w, g, i, first);
+		if (w->plan.leave_out && w->full) {
+			w->full = false;
+			w->p = p;
+			w->end = fields_end;
+			continue;
+		}
+		first = false;
+	}
+	if (!w->full)
+		w->end = end;
+}
+
+/* ---- body ---- */
+
+static struct text body_text(const struct dump_message *m)
+{
+	struct text t = text_of(m->body, TEXT_BODY, NULL);
+
+	t.cut = m->body_truncated;
+	return t;
+}
+
+static void put_base64(struct writer *w)
+{
+	struct span body = w->m->body;
+	size_t room = (size_t)(w->end - w->p);
+
+	if (w->plan.body != NO_LIMIT)
+		body.len = MIN(body.len, MIN(w->plan.body, room) / 4 * 3);
+	if (body.len / 3 >= room / 4 && (body.len + 2) / 3 > room / 4)
+		overflow(w);
+	else
+		w->p = escape_base64(w->p, body);
+}
+
+/* Returns whether it is base64. */
+static bool put_body(struct writer *w)
+{
+	size_t room = (size_t)(w->end - w->p);
+	struct text t;
+	char *d;
+
+	if (w->m->body.len == 0 || w->full)
+		return false;
+	if (w->plan.binary) {
+		put_base64(w);
+		return true;
+	}
+	t = body_text(w->m);
+	d = escape(&t, w->p, w->p + MIN(room, w->plan.body));
+	if (t.binary) {
+		put_base64(w);
+		return true;
+	}
+	if (t.p == t.end || w->plan.body < room)
+		w->p = d;
+	else
+		overflow(w);
+	return false;
+}
+
+/* ---- the object ---- */
+
+static void put_start(struct writer *w)
+{
+	const struct dump_message *m = w->m;
+	const struct http_head *head = m->head;
+	const char *readable = m->bytes + head->size;
+	const struct dump_conn *conn = m->conn;
+	/* The client of the exchange sent the requests and receives the responses. */
+	bool local = (m->direction == DUMP_EGRESS) == (head->kind == HTTP_REQUEST);
+	const struct dump_peer *client = local ? &conn->local : &conn->remote;
+
+	want(w, 256);
+	PUT(w, "{\"direction\":");
+	put_number(w, m->direction);
+	PUT(w, ",\"timing_ms\":");
+	put_number(w, m->time_ns / 1000000);
+	PUT(w, ",\"remote_ip\":\"");
+	put_ip(w, client);
+	PUT(w, "\",\"remote_port\":");
+	put_number(w, client->port);
+	PUT(w, ",\"method\":\"");
+	put_text(w, slice(m, head->method), TEXT_LINE, readable, w->plan.text);
+	want(w, 16);
+	PUT(w, "\",\"path\":\"");
+	put_text(w, slice(m, head->target), TEXT_LINE, readable, w->plan.text);
+	want(w, 64);
+	PUT(w, "\",\"status_code\":");
+	put_number(w, head->status);
+	PUT(w, ",\"version\":\"");
+	put_text(w, slice(m, head->version), TEXT_LINE, readable, w->plan.text);
+	want(w, 16);
+	PUT(w, "\",\"headers\":{");
+}
+
+static void put_ends(struct writer *w)
+{
+	const struct dump_conn *conn = w->m->conn;
+	bool egress = w->m->direction == DUMP_EGRESS;
+	const struct dump_peer *src = egress ? &conn->local : &conn->remote;
+	const struct dump_peer *dst = egress ? &conn->remote : &conn->local;
+
+	want(w, 256);
+	PUT(w, "\",\"src_ip\":\"");
+	put_ip(w, src);
+	PUT(w, "\",\"src_port\":");
+	put_number(w, src->port);
+	PUT(w, ",\"dst_ip\":\"");
+	put_ip(w, dst);
+	PUT(w, "\",\"dst_port\":");
+	put_number(w, dst->port);
+	PUT(w, ",\"interface\":\"");
+	put_short(w, conn->interface, sizeof(conn->interface));
+}
+
+/* What it answers. */
+static void put_request(struct writer *w)
+{
+	const struct dump_message *m = w->m;
+
+	want(w, 128);
+	PUT(w, ",\"latency_us\":");
+	put_number(w, m->latency_us);
+	PUT(w, ",\"request\":{\"method\":\"");
+	put_line(w, m->request_method);
+	want(w, 16);
+	PUT(w, "\",\"path\":\"");
+	put_line(w, m->request_path);
+	want(w, 16);
+	PUT(w, "\",\"host\":\"");
+	put_line(w, m->request_host);
+	want(w, 4);
+	PUT(w, "\"}");
+}
+
+static void put_rest(struct writer *w, bool base64)
+{
+	const struct dump_message *m = w->m;
+
+	put_ends(w);
+	want(w, 16);
+	PUT(w, "\",\"node\":\"");
+	put_line(w, span_str(w->format->node));
+	want(w, 64);
+	PUT(w, "\",\"pid\":");
+	put_number(w, m->conn->pid);
+	PUT(w, ",\"comm\":\"");
+	put_short(w, m->conn->comm, sizeof(m->conn->comm));
+	want(w, 256);
+	PUT(w, "\",\"seq\":");
+	put_number(w, m->seq);
+	PUT(w, ",\"body_bytes\":");
+	put_number(w, m->body_bytes);
+	PUT(w, ",\"body_truncated\":");
+	put_bool(w, m->body_truncated || w->plan.body != NO_LIMIT);
+	if (base64)
+		PUT(w, ",\"body_encoding\":\"base64\"");
+	PUT(w, ",\"gap_bytes\":");
+	put_number(w, m->gap_bytes);
+	if (m->error) {
+		want(w, 16);
+		PUT(w, ",\"error\":\"");
+		put_line(w, span_str(m->error));
+		want(w, 4);
+		PUT(w, "\"");
+	}
+	want(w, 64);
+	if (w->plan.headers_cut)
+		PUT(w, ",\"headers_truncated\":true");
+	if (m->request_method.len > 0)
+		put_request(w);
+	want(w, 4);
+	PUT(w, "}\n");
+}
+
+/* From the end of the headers on. */
+static void put_tail(struct writer *w)
+{
+	want(w, 16);
+	PUT(w, "},\"body\":\"");
+	put_rest(w, put_body(w));
+}
+
+static void begin(struct writer *w, const struct plan *plan)
+{
+	w->plan = *plan;
+	w->p = w->start;
+	w->end = w->start + w->room + WANT_MAX;
+	w->full = false;
+}
+
+/* How much was written; 0: more than there is room. */
+static size_t written(const struct writer *w)
+{
+	size_t size = w->full ? 0 : (size_t)(w->p - w->start);
+
+	return size <= w->room ? size : 0;
+}
+
+static size_t write_line(struct writer *w, const struct plan *plan, const struct groups *groups)
+{
+	begin(w, plan);
+	put_start(w);
+	put_headers(w, groups);
+	put_tail(w);
+	return written(w);
+}
+
+/* ---- lines that are too long ---- */
+
+/*
+ * The longest limit under which all texts together take at most `budget`. Sizes are known by powers
+ * of two only: those that share one with the limit count as if they reached it, so the limit may be
+ * lower than it could be, never higher.
+ */
+static size_t common_limit(const struct sizes *sizes, size_t budget)
+{
+	uint64_t below = 0, above = 0, limit = budget;
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes->count); i++)
+		above += sizes->count[i];
+	for (size_t i = 0; i < ARRAY_SIZE(sizes->count) && above > 0; i++) {
+		limit = (budget - below) / above;
+		if (limit < UINT64_C(1) << i)
+			break;
+		below += sizes->sum[i];
+		above -= sizes->count[i];
+	}
+	return (size_t)limit;
+}
+
+/*
+ * The line does not fit as it is. First without its body, to see what the body may take; then with
+ * shorter values and texts, the longest first; then with fewer headers. Each attempt stops where
+ * the room ends, so that a message costs little more than those that fit, however long it is.
+ */
+static size_t fit(struct writer *w, const struct groups *groups)
+{
+	struct plan plan = {.body = NO_LIMIT, .value = NO_LIMIT, .text = NO_LIMIT};
+	struct sizes sizes = {0};
+	size_t size, limit;
+
+	if (w->m->body.len > 0) {
+		plan.binary = escape_is_binary(body_text(w->m));
+		plan.body = 0;
+		size = write_line(w, &plan, groups);
+		if (size > 0) {
+			/* One byte is the difference between "false" and "true". */
+			plan.body = w->room - size - MIN(w->room - size, (size_t)1);
+			return write_line(w, &plan, groups);
+		}
+	}
+	plan.headers_cut = true;
+	plan.value = plan.text = 0;
+	w->sizes = &sizes;
+	size = write_line(w, &plan, groups);
+	w->sizes = NULL;
+	limit = size > 0 ? common_limit(&sizes, w->room - size) : 0;
+	if (limit >= VALUE_MIN) {
+		plan.value = plan.text = limit;
+		return write_line(w, &plan, groups);
+	}
+	plan.value = VALUE_MIN * 2;
+	plan.text = w->room / 32;
+	begin(w, &plan);
+	put_tail(w);
+	plan.after = written(w);
+	plan.leave_out = true;
+	return write_line(w, &plan, groups);
+}
+
+/* What the line takes at most. */
+static size_t line_bound(const struct dump_format *format, const struct dump_message *m)
+{
+	const struct http_head *head = m->head;
+	size_t bytes = head->method.len + head->target.len + head->version.len + m->body.len;
+
+	for (uint32_t i = 0; i < head->n_fields; i++)
+		bytes += head->fields[i].name.len + head->fields[i].value.len + FIELD_MAX;
+	bytes += strlen(format->node) + (m->error ? strlen(m->error) : 0) + m->request_method.len +
+		 m->request_path.len + m->request_host.len;
+	return FIXED_MAX + bytes * ESCAPE_MAX;
+}
+
+static int append_line(const struct dump_format *format, const struct dump_message *message,
+	size_t room, struct buf *out)
+{
+	static const struct plan no_plan = {.body = NO_LIMIT, .value = NO_LIMIT, .text = NO_LIMIT};
+	CLEANUP(groups_done)
+	struct groups groups;
+	struct writer w;
+	size_t size;
+	int r;
+
+	r = groups_init(&groups, message);
+	if (r < 0)
+		return r;
+	r = buf_reserve(out, room + SLACK);
+	if (r < 0)
+		return r;
+	w.format = format;
+	w.m = message;
+	w.sizes = NULL;
+	w.start = out->data + out->len;
+	w.room = room;
+	size = write_line(&w, &no_plan, &groups);
+	if (unlikely(size == 0))
+		size = fit(&w, &groups);
+	if (unlikely(size == 0))
+		return -ENOBUFS;
+	out->len += size;
+	return 0;
+}
+
+int dump_json(const struct dump_format *format, const struct dump_message *message, struct buf *out)
+{
+	size_t room =
+		MIN(MAX(format->line_max, (size_t)DUMP_LINE_MIN), line_bound(format, message));
+	CLEANUP(buf_done)
+	struct buf line = BUF_INIT(room + SLACK);
+	int r;
+
+	if (likely(out->len <= out->max && out->max - out->len >= room + SLACK))
+		return append_line(format, message, room, out);
+	/* There may still be room for what the line turns out to be. */
+	r = append_line(format, message, room, &line);
+	return r < 0 ? r : buf_append(out, line.data, line.len);
+}
