@@ -85,6 +85,10 @@ struct http_head {
 	struct http_slice target;  /* request target as on the wire; empty on a response */
 	struct http_slice version; /* "1.1": the text behind "HTTP/"; empty if there is none */
 	int16_t known[HTTP_KNOWN_MAX];
+	/* Private: what the fields said about framing, for http_framing() and http_keep_alive().
+	 */
+	uint16_t private_flags;
+	uint64_t private_length;
 };
 
 /*
@@ -154,8 +158,10 @@ void http_body_init(struct http_body *body, enum http_framing framing, uint64_t 
  * Decodes from p. Returns how many bytes it consumed: with body->done, those behind belong to the
  * next message; with body->lost, the caller resynchronises there. *ret_data is the payload among
  * the consumed bytes (at most one run a call; call again while bytes are left and it is neither
- * done nor lost). Consumes at least one byte when len > 0 and it is neither done nor lost on entry.
- * Chunk extensions and trailers are skipped.
+ * done nor lost). When len > 0 and it is neither done nor lost on entry, it consumes at least one
+ * byte or becomes lost: the byte that cannot belong to the body is left, it may begin the next
+ * message. Chunk extensions (to 4 KiB a chunk) and trailers (to 64 KiB) are skipped; what is odd
+ * but clear there sets body->fault and nothing else.
  */
 size_t http_body_feed(struct http_body *body, const char *p, size_t len, struct span *ret_data);
 
