@@ -423,6 +423,16 @@ static __always_inline struct conn *conn_find(bool btf, struct sock *sk)
 	return bpf_map_lookup_elem(&conns, &key);
 }
 
+static __always_inline void conn_drop(bool btf, struct sock *sk)
+{
+	u64 key = (u64)sk;
+
+	if (btf && use_storage)
+		bpf_sk_storage_delete(&storage, sk);
+	else
+		bpf_map_delete_elem(&conns, &key);
+}
+
 static __always_inline void conn_addresses(struct conn *c, struct sock *sk)
 {
 	struct in6_addr local, remote;
@@ -1206,8 +1216,12 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 	c = conn_find(true, (struct sock *)tp);
 	/* what the socket has is not counted again */
 	known = tp->rcv_nxt - seq;
-	if (known < 0)
+	if (known < 0) {
+		/* beyond the window: TCP will drop it, and so it cannot put words into somebody's mouth */
+		if ((s32)(seq - (tp->rcv_wup + tp->rcv_wnd)) > 0)
+			return 1;
 		known = 0;
+	}
 	if ((u32)known >= left)
 		return 1;
 	off += known;
@@ -1314,6 +1328,14 @@ static __always_inline int state_changed(bool btf, struct sock *sk, int before, 
 
 	if (!count)
 		return 0;
+	if (now == TCP_SYN_SENT) {
+		/* A socket that was connected before may be connected again: that is another connection. */
+		c = conn_find(btf, sk);
+		if (c) {
+			end(count, c, CAPTURE_BOTH, 0, 0);
+			conn_drop(btf, sk);
+		}
+	}
 	if (now == TCP_LISTEN || now == TCP_SYN_SENT) {
 		/* the loader's own sockets, before anything passes */
 		if (!own_tgid || bpf_get_current_pid_tgid() >> 32 != own_tgid)
@@ -1365,13 +1387,11 @@ static __always_inline int destroyed(bool btf, struct sock *sk)
 {
 	struct capture_counters *count = counters_of(CAPTURE_P_DESTROY);
 	struct conn *c = conn_find(btf, sk);
-	u64 key = (u64)sk;
 
 	if (!count || !c)
 		return 0;
 	end(count, c, CAPTURE_BOTH, 0, 0);
-	if (!btf || !use_storage)
-		bpf_map_delete_elem(&conns, &key);
+	conn_drop(btf, sk);
 	return 0;
 }
 

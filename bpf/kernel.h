@@ -87,6 +87,8 @@ struct sock {
 struct tcp_sock {
 	u32 copied_seq;
 	u32 rcv_nxt;
+	u32 rcv_wup;
+	u32 rcv_wnd;
 	u32 snd_una;
 	u32 write_seq;
 	u64 bytes_received;

@@ -308,7 +308,6 @@ static int attach(struct loader *l, struct err *err)
 
 static int wire(struct loader *l, struct err *err)
 {
-	static const struct telemetry_ops ops = {.metrics = ledger_metrics, .ready = ledger_ready};
 	int r = loop_new(&l->loop, err);
 
 	if (r)
@@ -327,13 +326,12 @@ static int wire(struct loader *l, struct err *err)
 			&(struct loop_source *){0});
 	if (r)
 		return err_set(err, -r, "the event loop cannot be set up: %s", strerror(-r));
-	if (l->spec->listen[0])
-		r = telemetry_new(l->loop, l->spec->listen, &ops, l, &l->telemetry, err);
-	return r;
+	return 0;
 }
 
 int loader_run(const struct spec *spec)
 {
+	static const struct telemetry_ops ops = {.metrics = ledger_metrics, .ready = ledger_ready};
 	struct loader l;
 	struct err err = {0};
 	int r = loader_init(&l, spec, &err), status = EXIT_FAILED;
@@ -342,6 +340,9 @@ int loader_run(const struct spec *spec)
 		r = wire(&l, &err);
 	if (!r)
 		r = attach(&l, &err);
+	/* The kernel side knows the loader's sockets from their first day on: it comes first. */
+	if (!r && spec->listen[0])
+		r = telemetry_new(l.loop, spec->listen, &ops, &l, &l.telemetry, &err);
 	if (!r) {
 		/* Edge-triggered: only when the kernel side asks, not whenever something waits. */
 		r = loop_add_fd(l.loop, probe_fd(l.probe), EPOLLIN | EPOLLET, on_ring, &l,

@@ -275,6 +275,17 @@ static int configure(struct capture_bpf *skel, const struct probe_options *o,
 	return r;
 }
 
+/* What this process is called in the initial pid namespace: the kernel side must know it by that. */
+static void identify(struct probe *p)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+	int r = bpf_prog_test_run_opts(bpf_program__fd(p->skel->progs.identify), &opts);
+
+	/* before 5.10 a program cannot be run like this; right wherever there is one pid namespace */
+	if (r || p->skel->bss->own_tgid == 0)
+		p->skel->bss->own_tgid = (uint32_t)getpid();
+}
+
 /* Loads and attaches the plan. -errno; err says what the kernel said. */
 static int start(const struct probe_options *o, const struct probe_plan *plan, struct probe *p,
 	struct err *err)
@@ -307,6 +318,7 @@ static int start(const struct probe_options *o, const struct probe_plan *plan, s
 		return err_set(err, -r, "it does not load: %s%s%s", strerror(-r),
 			why[0] ? ": " : "", why);
 	}
+	identify(p);
 	for (size_t i = 0; i < p->n_programs; i++) {
 		bool packets = p->programs[i] == p->skel->progs.cgroup_skb__ingress;
 
@@ -446,17 +458,6 @@ static int map_ring(struct probe *p, struct err *err)
 	return 0;
 }
 
-/* What this process is called in the initial pid namespace: the kernel side must know it by that. */
-static void identify(struct probe *p)
-{
-	LIBBPF_OPTS(bpf_test_run_opts, opts);
-	int r = bpf_prog_test_run_opts(bpf_program__fd(p->skel->progs.identify), &opts);
-
-	/* before 5.10 a program cannot be run like this; right wherever there is one pid namespace */
-	if (r || p->skel->bss->own_tgid == 0)
-		p->skel->bss->own_tgid = (uint32_t)getpid();
-}
-
 int probe_open(const struct probe_options *options, const struct probe_plan *plan,
 	struct probe **ret_probe, struct err *err)
 {
@@ -478,7 +479,6 @@ int probe_open(const struct probe_options *options, const struct probe_plan *pla
 	r = start(options, &wanted, p, err);
 	if (r)
 		return r;
-	identify(p);
 	r = map_ring(p, err);
 	if (r)
 		return r;
