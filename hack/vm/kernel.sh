@@ -102,18 +102,25 @@ package=$(grep -E "$pattern" "$tmp/names" | sed 's/^\(.*-\)\([0-9][^-]*.*\)$/\2 
 	cut -d' ' -f2)
 [ -n "$package" ] || fall_back "the archive has no package like $pattern"
 
-(cd "$tmp" && run_apt apt-get download "$package") >"$tmp/log" 2>&1 ||
+# sid keeps the modules in a package of their own.
+modules=$(grep -Fx "linux-modules-${package#linux-binary-}" "$tmp/names" || true)
+
+# shellcheck disable=SC2086 # none, or one
+(cd "$tmp" && run_apt apt-get download "$package" $modules) >"$tmp/log" 2>&1 ||
 	fall_back "$package cannot be fetched: $(tail -n 1 "$tmp/log")"
-deb=$(find "$tmp" -maxdepth 1 -name '*.deb')
-version=$(dpkg-deb -f "$deb" Version)
+version=$(dpkg-deb -f "$(find "$tmp" -maxdepth 1 -name "${package}_*.deb")" Version)
 folder=$cache/kernels/$version
 
 if ! usable "$folder"; then
-	dpkg -x "$deb" "$tmp/root" || fall_back "$package cannot be unpacked"
+	for deb in "$tmp"/*.deb; do
+		dpkg -x "$deb" "$tmp/root" || fall_back "$(basename "$deb") cannot be unpacked"
+	done
 	mkdir "$tmp/out"
 	image=$(find "$tmp/root" -name 'vmlinuz*' -type f | head -n 1)
 	modules=$(find "$tmp/root" -path '*/lib/modules/*' -prune -type d | head -n 1)
-	[ -n "$image" ] && [ -n "$modules" ] || die "$package holds no kernel image or no modules"
+	if [ -z "$image" ] || [ -z "$modules" ]; then
+		die "$package holds no kernel image or no modules"
+	fi
 	mv "$image" "$tmp/out/vmlinuz"
 	mv "$modules" "$tmp/out/modules"
 	basename "$modules" >"$tmp/out/version"

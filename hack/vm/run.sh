@@ -44,7 +44,9 @@ while [ $# -gt 0 ]; do
 	*) [ -z "${kernel:-}" ] || die "two kernels given: $kernel and $1"; kernel=$1; shift ;;
 	esac
 done
-[ $# -gt 1 ] && [ -n "${kernel:-}" ] || die "usage: hack/vm/run.sh [options] KERNEL-FOLDER -- COMMAND..."
+if [ $# -lt 2 ] || [ -z "${kernel:-}" ]; then
+	die "usage: hack/vm/run.sh [options] KERNEL-FOLDER -- COMMAND..."
+fi
 shift
 [ -s "$kernel/vmlinuz" ] || die "$kernel/vmlinuz: no kernel there (hack/vm/kernel.sh fetches one)"
 for tool in qemu-system-x86_64 busybox cpio ldd; do
@@ -135,7 +137,7 @@ chmod 755 "$root/init" "$root/command"
 (cd "$root" && find . -print0 | cpio -0 -o -H newc -R 0:0 --quiet) >"$tmp/initramfs"
 
 parameters="console=ttyS0 panic=-1 nosoftlockup random.trust_cpu=on mitigations=off tsc=reliable $append"
-machine=(-accel tcg,thread=multi -smp "$cpus" -cpu max -m "$memory" -nic none)
+machine=(-accel "tcg,thread=multi" -smp "$cpus" -cpu max -m "$memory" -nic none)
 if [ -n "$icount" ]; then
 	machine=(-accel tcg -icount "shift=0,sleep=off" -seed 1 -rtc "base=2024-01-01,clock=vm" -smp 1
 		-cpu "max,-erms,-fsrm,-rdrand,-rdseed" -m "$memory" -nic none)

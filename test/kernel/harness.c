@@ -646,9 +646,9 @@ static void find_hooks(void)
 	static const enum hook out[] = {HOOK_FENTRY, HOOK_KPROBE, HOOK_TRACEPOINT};
 	static const char *const out_names[] = {
 		"fentry/tcp_sendmsg", "kprobe/tcp_sendmsg", "tp_btf/tcp_sendmsg_locked"};
-	static const enum hook in[] = {HOOK_FEXIT, HOOK_KRETPROBE, HOOK_CGROUP_SKB};
-	static const char *const in_names[] = {
-		"fexit/tcp_recvmsg", "kretprobe/tcp_recvmsg", "cgroup_skb/ingress"};
+	static const enum hook in[] = {HOOK_FEXIT, HOOK_CLEANUP, HOOK_KRETPROBE, HOOK_CGROUP_SKB};
+	static const char *const in_names[] = {"fexit/tcp_recvmsg", "kprobe/tcp_cleanup_rbuf",
+		"kretprobe/tcp_recvmsg", "cgroup_skb/ingress"};
 
 	ld.pub.egress = find_hook(ld.pub.ready, out, out_names, ARRAY_SIZE(out));
 	ld.pub.ingress = find_hook(ld.pub.ready, in, in_names, ARRAY_SIZE(in));

@@ -3,7 +3,7 @@
 
 KERNEL_SRC := $(wildcard test/kernel/*.c)
 KERNEL_OBJ := $(KERNEL_SRC:%.c=$(B)/%.o)
-SUITES     ?=
+KERNELS    ?=
 
 $(B)/test/kernel-checks: $(KERNEL_OBJ)
 	$(call say,LINK,$@)
@@ -14,7 +14,7 @@ kernel: kernel-native kernel-vm ## kernel checks: on this machine's kernel, then
 kernel-native: $(B)/ebpfdump-loader $(B)/test/kernel-checks ## kernel checks on this machine's kernel
 	$(Q)$(if $(filter 0,$(shell id -u)),,sudo) $(B)/test/kernel-checks -- $(B)/ebpfdump-loader
 
-kernel-vm: $(B)/ebpfdump-loader $(B)/test/kernel-checks ## kernel checks in virtual machines (SUITES="trixie sid")
-	$(Q)test/kernel/matrix.sh $(B)/ebpfdump-loader $(B)/test/kernel-checks $(B)/kernel $(SUITES)
+kernel-vm: $(B)/ebpfdump-loader $(B)/test/kernel-checks ## kernel checks in virtual machines (KERNELS="trixie sid")
+	$(Q)test/kernel/matrix.sh $(B)/ebpfdump-loader $(B)/test/kernel-checks $(B)/kernel $(KERNELS)
 
 .PHONY: kernel kernel-native kernel-vm

@@ -11,15 +11,16 @@ set -euo pipefail
 
 # suites, hooks in use, how much, hooks that count as missing, flags of the loader
 ROWS='
-bullseye,bookworm,trixie,sid kprobe+kretprobe      full  -                       --hook=kprobe
-bullseye,bookworm,trixie,sid fentry+fexit          full  -                       --hook=auto
-trixie,sid                   fentry+fexit          quick -                       --hook=fentry
-bullseye,trixie              fentry+cgroup_skb     quick fexit,kretprobe         --hook=auto
-bookworm                     kprobe+cgroup_skb     quick fentry,fexit,kretprobe  --hook=auto
-bookworm,sid                 fentry+kretprobe      quick fexit                   --hook=auto
-trixie                       kprobe+fexit          quick fentry                  --hook=auto
-sid                          tracepoint+fexit      quick fentry,kprobe           --hook=auto
-sid                          tracepoint+cgroup_skb full  -                       --hook=tracepoint
+bullseye,bookworm,trixie,sid kprobe+cleanup        full  -                              --hook=kprobe
+bullseye,bookworm,trixie,sid fentry+fexit          full  -                              --hook=auto
+trixie,sid                   fentry+fexit          quick -                              --hook=fentry
+bullseye,sid                 kprobe+kretprobe      quick cleanup                        --hook=kprobe
+bookworm                     fentry+kretprobe      quick fexit,cleanup                  --hook=auto
+bullseye,trixie              fentry+cgroup_skb     quick fexit,cleanup,kretprobe        --hook=auto
+bookworm                     kprobe+cgroup_skb     quick fentry,fexit,cleanup,kretprobe --hook=auto
+trixie                       kprobe+fexit          quick fentry                         --hook=auto
+sid                          tracepoint+fexit      quick fentry,kprobe                  --hook=auto
+sid                          tracepoint+cgroup_skb full  -                              --hook=tracepoint
 '
 VM_SECONDS=${EBPFDUMP_VM_SECONDS:-600}
 
@@ -44,7 +45,7 @@ guest_script() {
 		echo "run \$checks --expect $hooks $([ "$much" = full ] || echo --quick) -- \$loader $flags"
 	done <<<"$ROWS"
 	cat <<-'SCRIPT'
-		export EBPFDUMP_TEST_MISSING=fentry,kprobe,tracepoint,fexit,kretprobe,cgroup_skb
+		export EBPFDUMP_TEST_MISSING=fentry,kprobe,tracepoint,fexit,cleanup,kretprobe,cgroup_skb
 		run $checks --refused 'tcp_sendmsg' -- $loader
 		unset EBPFDUMP_TEST_MISSING
 		run $checks --refused 'permi' --unprivileged -- $loader
