@@ -76,6 +76,7 @@ struct spec_option {
 	const char *value;	    /* what --help calls the value; NULL for SPEC_FLAG */
 	const char *fallback;	    /* the default as text, parsed as if given; NULL: none */
 	uint64_t min, max;	    /* of numbers, in bytes or milliseconds; of strings: length */
+	bool or_zero;		    /* of numbers: 0 is allowed although min is more */
 	const char *const *choices; /* NULL-terminated */
 	const char *group;	    /* heading in --help */
 	const char *help;	    /* a sentence or two */
@@ -87,7 +88,11 @@ const struct spec_option *spec_options(size_t *ret_count);
 
 /*
  * Fills spec with the defaults, then with the arguments (`--flag value`, `--flag=value`; argv[0] is
- * skipped). -EINVAL: err is one line that names the flag, the value and what is allowed.
+ * skipped). -EINVAL: err is one line that names the flag, the value and what is allowed; spec is
+ * then as before. A flag that is given twice holds as given last, unless it is repeatable.
+ *
+ * `--record -` excludes an --output other than auto: standard output then carries the records
+ * alone.
  */
 int spec_parse_args(struct spec *spec, int argc, char *const argv[], struct err *err) MUST_CHECK;
 

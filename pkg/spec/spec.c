@@ -1,0 +1,859 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pkg/spec/spec.h"
+
+#define KIB	UINT64_C(1024)
+#define MIB	(1024 * KIB)
+#define GIB	(1024 * MIB)
+#define SECONDS UINT64_C(1000)
+#define HOURS	(3600 * SECONDS)
+
+/* DUMP_LINE_MIN of pkg/dump, which this room does not see; test/unit/spec_test.c compares them. */
+#define LINE_BYTES_MIN 2048
+
+#define GROUP_CAPTURE "What is captured"
+#define GROUP_OUTPUT  "Output"
+#define GROUP_KERNEL  "Kernel side"
+#define GROUP_LIMITS  "Limits"
+#define GROUP_FILES   "Files"
+#define GROUP_INSTEAD "Instead of running"
+
+/* Each list is in the order of its enum. */
+static const char *const directions[] = {"egress", "ingress", NULL};
+static const char *const messages[] = {"request", "response", NULL};
+static const char *const outputs[] = {"auto", "json", "text", NULL};
+static const char *const log_levels[] = {"error", "warn", "info", "debug", NULL};
+static const char *const hooks[] = {"auto", "fentry", "kprobe", "tracepoint", NULL};
+
+#define FIELD(name) .offset = offsetof(struct spec, name)
+
+static const struct spec_option table[] = {
+	{
+		.flag = "interface",
+		.path = "spec.interfaces",
+		.type = SPEC_NAMES,
+		.value = "NAME",
+		.min = 1,
+		.max = 15,
+		.group = GROUP_CAPTURE,
+		.help = "Only connections whose traffic is carried by this network device, as it "
+			"is "
+			"named in the socket's own network namespace (lo, eth0). Repeatable. None "
+			"given: all.",
+		FIELD(interfaces),
+	},
+	{
+		.flag = "direction",
+		.path = "spec.directions",
+		.type = SPEC_CHOICES,
+		.value = "WAY",
+		.choices = directions,
+		.group = GROUP_CAPTURE,
+		.help = "Only messages that this machine sends (egress) or receives (ingress). "
+			"Repeatable. None given: both.",
+		FIELD(directions),
+	},
+	{
+		.flag = "message",
+		.path = "spec.messages",
+		.type = SPEC_CHOICES,
+		.value = "KIND",
+		.choices = messages,
+		.group = GROUP_CAPTURE,
+		.help = "Only requests, or only responses. Repeatable. None given: both.",
+		FIELD(messages),
+	},
+	{
+		.flag = "body-bytes",
+		.path = "spec.bodyBytes",
+		.type = SPEC_SIZE,
+		.value = "SIZE",
+		.fallback = "4096",
+		.min = 0,
+		.max = MIB,
+		.group = GROUP_CAPTURE,
+		.help = "How much of each body is kept; the rest is counted only. 0: no bodies.",
+		FIELD(body_bytes),
+	},
+	{
+		.flag = "output",
+		.type = SPEC_CHOICE,
+		.value = "FORMAT",
+		.fallback = "auto",
+		.choices = outputs,
+		.group = GROUP_OUTPUT,
+		.help = "How messages are written to standard output: json, one object a line; "
+			"text, one line for people; auto, text on a terminal and json elsewhere.",
+		FIELD(output),
+	},
+	{
+		.flag = "line-bytes",
+		.type = SPEC_SIZE,
+		.value = "SIZE",
+		.fallback = "16K",
+		.min = LINE_BYTES_MIN,
+		.max = MIB,
+		.group = GROUP_OUTPUT,
+		.help = "Longest line of JSON, newline included. A longer message is cut: its body "
+			"first, then its header values. Container runtimes split what exceeds 16K.",
+		FIELD(line_bytes),
+	},
+	{
+		.flag = "output-buffer",
+		.type = SPEC_SIZE,
+		.value = "SIZE",
+		.fallback = "8M",
+		.min = 64 * KIB,
+		.max = GIB,
+		.group = GROUP_OUTPUT,
+		.help = "Buffer for a slow reader of standard output; when it is full, messages "
+			"are "
+			"dropped and counted.",
+		FIELD(output_buffer),
+	},
+	{
+		.flag = "node",
+		.type = SPEC_STRING,
+		.value = "NAME",
+		.fallback = "",
+		.max = 253,
+		.group = GROUP_OUTPUT,
+		.help = "What messages and log lines call this machine. Not given: its host name.",
+		FIELD(node),
+	},
+	{
+		.flag = "log-level",
+		.type = SPEC_CHOICE,
+		.value = "LEVEL",
+		.fallback = "info",
+		.choices = log_levels,
+		.group = GROUP_OUTPUT,
+		.help = "How much is logged to standard error.",
+		FIELD(log_level),
+	},
+	{
+		.flag = "listen",
+		.type = SPEC_STRING,
+		.value = "HOST:PORT",
+		.fallback = "127.0.0.1:9464",
+		.max = 300,
+		.group = GROUP_OUTPUT,
+		.help = "Where /healthz, /readyz and /metrics are served. An IPv6 address stands "
+			"in "
+			"brackets; no host: all addresses; port 0: any. Empty: not served.",
+		FIELD(listen),
+	},
+	{
+		.flag = "hook",
+		.type = SPEC_CHOICE,
+		.value = "KIND",
+		.fallback = "auto",
+		.choices = hooks,
+		.group = GROUP_KERNEL,
+		.help = "How the programs hang in the kernel. auto takes, per direction, the best "
+			"that this kernel can load and attach; --check shows which that is.",
+		FIELD(hook),
+	},
+	{
+		.flag = "ring-bytes",
+		.type = SPEC_SIZE,
+		.value = "SIZE",
+		.fallback = "8M",
+		.min = 4 * KIB,
+		.max = GIB,
+		.group = GROUP_KERNEL,
+		.help = "Ring buffer between kernel and loader, rounded up to a power of two. When "
+			"it is full, records are lost and counted.",
+		FIELD(ring_bytes),
+	},
+	{
+		.flag = "capture-bytes",
+		.type = SPEC_SIZE,
+		.value = "SIZE",
+		.fallback = "0",
+		.min = 256,
+		.max = MIB,
+		.or_zero = true,
+		.group = GROUP_KERNEL,
+		.help = "How much of one send or receive call is copied; the rest is skipped and "
+			"counted. 0: 16K for headers, and --body-bytes.",
+		FIELD(capture_bytes),
+	},
+	{
+		.flag = "poll-interval",
+		.type = SPEC_DURATION,
+		.value = "TIME",
+		.fallback = "20ms",
+		.min = 1,
+		.max = SECONDS,
+		.group = GROUP_KERNEL,
+		.help = "The ring buffer is emptied at least so often. Longer: fewer wake-ups, "
+			"later "
+			"lines.",
+		FIELD(poll_interval_ms),
+	},
+	{
+		.flag = "connections",
+		.type = SPEC_UINT,
+		.value = "COUNT",
+		.fallback = "65536",
+		.min = 16,
+		.max = 4 * MIB,
+		.group = GROUP_LIMITS,
+		.help = "Connections followed at a time; beyond it the least recently used one is "
+			"given up and counted.",
+		FIELD(connections),
+	},
+	{
+		.flag = "buffer-bytes",
+		.type = SPEC_SIZE,
+		.value = "SIZE",
+		.fallback = "64M",
+		.min = 64 * KIB,
+		.max = 16 * GIB,
+		.group = GROUP_LIMITS,
+		.help = "Memory for the unfinished messages of all connections together.",
+		FIELD(buffer_bytes),
+	},
+	{
+		.flag = "head-bytes",
+		.type = SPEC_SIZE,
+		.value = "SIZE",
+		.fallback = "72K",
+		.min = KIB,
+		.max = MIB,
+		.group = GROUP_LIMITS,
+		.help = "Longest head of a message, its first line and headers. A longer one is "
+			"reported as far as it goes, with an error.",
+		FIELD(head_bytes),
+	},
+	{
+		.flag = "headers",
+		.type = SPEC_UINT,
+		.value = "COUNT",
+		.fallback = "256",
+		.min = 8,
+		.max = 4096,
+		.group = GROUP_LIMITS,
+		.help = "Most header fields of a message.",
+		FIELD(headers),
+	},
+	{
+		.flag = "pending",
+		.type = SPEC_UINT,
+		.value = "COUNT",
+		.fallback = "64",
+		.min = 1,
+		.max = 4096,
+		.group = GROUP_LIMITS,
+		.help = "Requests without a response yet that are remembered per connection, to "
+			"say "
+			"what a response answers.",
+		FIELD(pending),
+	},
+	{
+		.flag = "hold",
+		.type = SPEC_DURATION,
+		.value = "TIME",
+		.fallback = "1s",
+		.min = 0,
+		.max = 60 * SECONDS,
+		.group = GROUP_LIMITS,
+		.help = "How long bytes that came too early wait for those before them.",
+		FIELD(hold_ms),
+	},
+	{
+		.flag = "idle",
+		.type = SPEC_DURATION,
+		.value = "TIME",
+		.fallback = "2h",
+		.min = 0,
+		.max = 24 * HOURS,
+		.group = GROUP_LIMITS,
+		.help = "A connection without traffic for so long is forgotten. 0: never.",
+		FIELD(idle_ms),
+	},
+	{
+		.flag = "record",
+		.type = SPEC_STRING,
+		.value = "FILE",
+		.min = 1,
+		.max = 4095,
+		.group = GROUP_FILES,
+		.help = "Also write the raw capture records to this file, for --replay. -: to "
+			"standard output, which then carries no messages.",
+		FIELD(record),
+	},
+	{
+		.flag = "replay",
+		.type = SPEC_STRING,
+		.value = "FILE",
+		.min = 1,
+		.max = 4095,
+		.group = GROUP_FILES,
+		.help = "Read capture records from this file instead of the kernel, then exit. -: "
+			"from standard input.",
+		FIELD(replay),
+	},
+	{
+		.flag = "check",
+		.type = SPEC_FLAG,
+		.group = GROUP_INSTEAD,
+		.help = "Show what this kernel can run and what is missing for the rest, and exit.",
+		FIELD(check),
+	},
+	{
+		.flag = "help",
+		.type = SPEC_FLAG,
+		.group = GROUP_INSTEAD,
+		.help = "Show this text and exit. Also -h.",
+		FIELD(help),
+	},
+	{
+		.flag = "version",
+		.type = SPEC_FLAG,
+		.group = GROUP_INSTEAD,
+		.help = "Show the version and exit.",
+		FIELD(version),
+	},
+	{
+		.flag = "reference",
+		.type = SPEC_FLAG,
+		.group = GROUP_INSTEAD,
+		.help = "Show these options as the tables of docs/REFERENCE.md and exit.",
+		FIELD(reference),
+	},
+};
+
+const struct spec_option *spec_options(size_t *ret_count)
+{
+	*ret_count = ARRAY_SIZE(table);
+	return table;
+}
+
+/* ---- numbers and what is allowed, for people ---- */
+
+struct text {
+	char s[256];
+};
+
+static const char *number_text(enum spec_type type, uint64_t value, struct text *out)
+{
+	static const struct unit {
+		uint64_t size;
+		const char *suffix;
+	} sizes[] = {{GIB, "G"}, {MIB, "M"}, {KIB, "K"}, {1, ""}},
+	  durations[] = {{HOURS, "h"}, {60 * SECONDS, "m"}, {SECONDS, "s"}, {1, "ms"}},
+	  plain[] = {{1, ""}};
+	const struct unit *unit = type == SPEC_SIZE	  ? sizes
+				  : type == SPEC_DURATION ? durations
+							  : plain;
+
+	/* the largest unit that it is a whole number of */
+	while (value > 0 && value % unit->size != 0)
+		unit++;
+	if (value == 0)
+		snprintf(out->s, sizeof(out->s), "0");
+	else
+		snprintf(out->s, sizeof(out->s), "%llu%s", (unsigned long long)(value / unit->size),
+			unit->suffix);
+	return out->s;
+}
+
+static void add(struct text *out, const char *text)
+{
+	size_t len = strlen(out->s);
+
+	snprintf(out->s + len, sizeof(out->s) - len, "%s", text);
+}
+
+/* "auto, json or text" */
+static void add_choices(struct text *out, const char *const *choices)
+{
+	for (size_t i = 0; choices[i]; i++) {
+		if (i > 0)
+			add(out, choices[i + 1] ? ", " : " or ");
+		add(out, choices[i]);
+	}
+}
+
+/* "64K to 1G". */
+static void add_range(struct text *out, const struct spec_option *o)
+{
+	struct text number;
+
+	if (o->or_zero)
+		add(out, "0, or ");
+	add(out, number_text(o->type, o->min, &number));
+	add(out, " to ");
+	add(out, number_text(o->type, o->max, &number));
+}
+
+/* "64K to 1G", "auto, json or text": for tables. Empty where anything goes. */
+static const char *bounds_text(const struct spec_option *o, struct text *out)
+{
+	out->s[0] = '\0';
+	switch (o->type) {
+	case SPEC_UINT:
+	case SPEC_SIZE:
+	case SPEC_DURATION:
+		add_range(out, o);
+		break;
+	case SPEC_CHOICE:
+	case SPEC_CHOICES:
+		add_choices(out, o->choices);
+		break;
+	case SPEC_FLAG:
+	case SPEC_STRING:
+	case SPEC_NAMES:
+		break;
+	}
+	return out->s;
+}
+
+/* What an error says: it must be enough to get it right. */
+static const char *allowed_text(const struct spec_option *o, struct text *out)
+{
+	struct text bounds, number;
+
+	bounds_text(o, &bounds);
+	out->s[0] = '\0';
+	switch (o->type) {
+	case SPEC_FLAG:
+		add(out, "no value");
+		break;
+	case SPEC_UINT:
+		add(out, "a number, ");
+		add(out, bounds.s);
+		break;
+	case SPEC_SIZE:
+		add(out, "a size, ");
+		add(out, bounds.s);
+		add(out, ", in bytes or with suffix K, M, G");
+		break;
+	case SPEC_DURATION:
+		add(out, "a time, ");
+		add(out, bounds.s);
+		add(out, ", with unit ms, s, m, h");
+		break;
+	case SPEC_CHOICE:
+	case SPEC_CHOICES:
+		add(out, bounds.s);
+		break;
+	case SPEC_STRING:
+		add(out, o->min > 0 ? "1 to " : "at most ");
+		add(out, number_text(SPEC_UINT, o->max, &number));
+		add(out, " bytes");
+		break;
+	case SPEC_NAMES:
+		add(out, "a name of 1 to ");
+		add(out, number_text(SPEC_UINT, o->max, &number));
+		add(out, " bytes without blanks and '/', not '.' or '..'");
+		break;
+	}
+	return out->s;
+}
+
+/* A user's text within an error: one line, not too long. */
+static const char *shown(const char *value, struct text *out)
+{
+	size_t len = strlen(value), n = MIN(len, (size_t)60);
+
+	for (size_t i = 0; i < n; i++)
+		out->s[i] = (unsigned char)value[i] < 0x20 || value[i] == 0x7f ? '?' : value[i];
+	/* not through the middle of a character */
+	if (n < len)
+		n = utf8_valid(out->s, n);
+	out->s[n] = '\0';
+	if (n < len)
+		add(out, "...");
+	return out->s;
+}
+
+static int not_allowed(struct err *err, const struct spec_option *o, const char *value)
+{
+	struct text text, allowed;
+
+	return err_set(err, EINVAL, "--%s: '%s' is not allowed: %s", o->flag, shown(value, &text),
+		allowed_text(o, &allowed));
+}
+
+/* ---- values ---- */
+
+static int find_choice(const struct spec_option *o, const char *value)
+{
+	for (int i = 0; o->choices[i]; i++)
+		if (strcmp(o->choices[i], value) == 0)
+			return i;
+	return -EINVAL;
+}
+
+/* As the kernel's dev_valid_name() has it. */
+static bool valid_interface(const struct spec_option *o, const char *name)
+{
+	size_t len = strlen(name);
+
+	if (len < o->min || len > o->max || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return false;
+	return strpbrk(name, "/: \t\n\v\f\r") == NULL;
+}
+
+static int add_name(
+	const struct spec_option *o, const char *value, struct spec_names *names, struct err *err)
+{
+	struct text text;
+
+	if (!valid_interface(o, value))
+		return not_allowed(err, o, value);
+	for (uint32_t i = 0; i < names->count; i++)
+		if (strcmp(names->names[i], value) == 0)
+			return 0;
+	if (names->count == SPEC_INTERFACES_MAX)
+		return err_set(err, EINVAL, "--%s: '%s' is one too many: at most %d names", o->flag,
+			shown(value, &text), SPEC_INTERFACES_MAX);
+	names->names[names->count++] = value;
+	return 0;
+}
+
+static int parse_number(const struct spec_option *o, const char *value, uint64_t *ret_value)
+{
+	uint64_t min = o->or_zero ? 0 : o->min, number;
+	struct span text = span_str(value);
+	int r;
+
+	if (o->type == SPEC_SIZE)
+		r = num_parse_size(text, min, o->max, &number);
+	else if (o->type == SPEC_DURATION)
+		r = num_parse_duration(text, min, o->max, &number);
+	else
+		r = num_parse(text, min, o->max, &number);
+	if (r < 0)
+		return r;
+	if (number < o->min && number != 0)
+		return -ERANGE;
+	*ret_value = number;
+	return 0;
+}
+
+static int set_value(struct spec *spec, const struct spec_option *o, const char *value, bool first,
+	struct err *err)
+{
+	void *field = (char *)spec + o->offset;
+	int r = 0;
+
+	switch (o->type) {
+	case SPEC_FLAG:
+		*(bool *)field = true;
+		return 0;
+	case SPEC_UINT:
+	case SPEC_SIZE:
+	case SPEC_DURATION:
+		r = parse_number(o, value, field);
+		break;
+	case SPEC_STRING:
+		if (strlen(value) < o->min || strlen(value) > o->max)
+			r = -EINVAL;
+		else
+			*(const char **)field = value;
+		break;
+	case SPEC_CHOICE:
+		r = find_choice(o, value);
+		if (r >= 0)
+			*(uint32_t *)field = (uint32_t)r;
+		break;
+	case SPEC_CHOICES:
+		r = find_choice(o, value);
+		if (r >= 0)
+			*(uint32_t *)field = (first ? 0 : *(uint32_t *)field) | UINT32_C(1) << r;
+		break;
+	case SPEC_NAMES:
+		return add_name(o, value, field, err);
+	}
+	return r < 0 ? not_allowed(err, o, value) : 0;
+}
+
+static int set_defaults(struct spec *spec, struct err *err)
+{
+	*spec = (struct spec){0};
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		const struct spec_option *o = &table[i];
+		int r = 0;
+
+		if (o->fallback)
+			r = set_value(spec, o, o->fallback, true, err);
+		for (uint32_t n = 0; o->type == SPEC_CHOICES && o->choices[n]; n++)
+			*(uint32_t *)((char *)spec + o->offset) |= UINT32_C(1) << n;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* ---- flags ---- */
+
+/* Levenshtein's distance; words longer than the row are as far as can be. */
+static size_t distance(struct span a, struct span b)
+{
+	size_t row[32];
+
+	if (b.len >= ARRAY_SIZE(row) || a.len >= ARRAY_SIZE(row))
+		return SIZE_MAX;
+	for (size_t j = 0; j <= b.len; j++)
+		row[j] = j;
+	for (size_t i = 0; i < a.len; i++) {
+		size_t diagonal = row[0];
+
+		row[0] = i + 1;
+		for (size_t j = 0; j < b.len; j++) {
+			size_t change = diagonal + (a.p[i] != b.p[j]);
+
+			diagonal = row[j + 1];
+			row[j + 1] = MIN(MIN(row[j], row[j + 1]) + 1, change);
+		}
+	}
+	return row[b.len];
+}
+
+static int unknown_flag(struct err *err, const char *arg)
+{
+	const char *name = arg + strspn(arg, "-");
+	struct span word = span_of(name, strcspn(name, "="));
+	const struct spec_option *best = NULL;
+	size_t best_distance = 3;
+	struct text text;
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct span flag = span_str(table[i].flag);
+		size_t d = distance(word, flag);
+
+		/* what is cut short or has an ending too many is near as well */
+		if (word.len >= 3 && memcmp(word.p, flag.p, MIN(word.len, flag.len)) == 0)
+			d = MIN(d, (size_t)1);
+		if (d < best_distance && d < word.len) {
+			best = &table[i];
+			best_distance = d;
+		}
+	}
+	if (best)
+		return err_set(err, EINVAL, "%s: there is no such flag: did you mean --%s?",
+			shown(arg, &text), best->flag);
+	return err_set(
+		err, EINVAL, "%s: there is no such flag: --help lists them", shown(arg, &text));
+}
+
+static const struct spec_option *find_option(struct span name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+		if (span_eq(span_str(table[i].flag), name))
+			return &table[i];
+	return NULL;
+}
+
+/* One flag, argv[*i]; moves *i over its value. */
+static int parse_flag(
+	struct spec *spec, int argc, char *const argv[], int *i, bool *given, struct err *err)
+{
+	const char *arg = argv[*i], *name, *value;
+	const struct spec_option *o;
+	struct text text;
+	bool first;
+
+	if (strcmp(arg, "-h") == 0)
+		arg = "--help";
+	if (arg[0] != '-' || arg[1] == '\0')
+		return err_set(err, EINVAL, "'%s' is not allowed: flags only, --help lists them",
+			shown(arg, &text));
+	name = arg + 2;
+	if (strncmp(arg, "--", 2) != 0 || name[0] == '\0')
+		return unknown_flag(err, arg);
+	value = strchr(name, '=');
+	o = find_option(span_of(name, value ? (size_t)(value - name) : strlen(name)));
+	if (!o)
+		return unknown_flag(err, arg);
+
+	if (value)
+		value++;
+	if (o->type == SPEC_FLAG && value)
+		return not_allowed(err, o, value);
+	if (o->type != SPEC_FLAG && !value) {
+		/* `--record --check` has forgotten a value; `--record=--check` means it */
+		if (*i + 1 >= argc || strncmp(argv[*i + 1], "--", 2) == 0)
+			return err_set(err, EINVAL, "--%s: its value is missing: %s", o->flag,
+				allowed_text(o, &text));
+		value = argv[++*i];
+	}
+	first = !given[o - table];
+	given[o - table] = true;
+	return set_value(spec, o, value, first, err);
+}
+
+/* "HOST:PORT", "[V6]:PORT", ":PORT" or nothing. That the host exists is telemetry's to find out. */
+static bool valid_listen(const char *listen)
+{
+	const char *port = strrchr(listen, ':');
+	const char *host_end = port;
+	uint64_t number;
+
+	if (listen[0] == '\0')
+		return true;
+	if (!port || num_parse(span_str(port + 1), 0, UINT16_MAX, &number) < 0)
+		return false;
+	if (listen[0] == '[')
+		return host_end - listen > 2 && host_end[-1] == ']';
+	return strcspn(listen, ":[]/ ") == (size_t)(host_end - listen);
+}
+
+static int check_together(const struct spec *spec, struct err *err)
+{
+	struct text text;
+
+	if (!valid_listen(spec->listen))
+		return err_set(err, EINVAL,
+			"--listen: '%s' is not allowed: HOST:PORT, [IPV6]:PORT, :PORT or nothing",
+			shown(spec->listen, &text));
+	if (spec->record && spec->replay)
+		return err_set(err, EINVAL,
+			"--record: '%s' is not allowed: together with --replay nothing is captured",
+			shown(spec->record, &text));
+	if (spec->record && strcmp(spec->record, "-") == 0 && spec->output != SPEC_OUTPUT_AUTO)
+		return err_set(err, EINVAL,
+			"--record: '-' is not allowed: --output %s goes to standard output as well",
+			outputs[spec->output]);
+	return 0;
+}
+
+int spec_parse_args(struct spec *spec, int argc, char *const argv[], struct err *err)
+{
+	bool given[ARRAY_SIZE(table)] = {false};
+	struct spec parsed;
+	int r;
+
+	r = set_defaults(&parsed, err);
+	for (int i = 1; r == 0 && i < argc; i++)
+		r = parse_flag(&parsed, argc, argv, &i, given, err);
+	if (r == 0)
+		r = check_together(&parsed, err);
+	if (r == 0)
+		*spec = parsed;
+	return r;
+}
+
+/* ---- help ---- */
+
+#define HELP_COLUMN 27
+#define HELP_WIDTH  96
+
+/* Appends words at *column, breaking lines between them. */
+static void print_words(FILE *out, const char *text, size_t *column)
+{
+	while (*text) {
+		size_t len = strcspn(text, " ");
+
+		if (*column + 1 + len > HELP_WIDTH) {
+			fprintf(out, "\n%*s", HELP_COLUMN, "");
+			*column = HELP_COLUMN;
+		} else {
+			fputc(' ', out);
+			*column += 1;
+		}
+		/* the first word of a line stands right at the column */
+		fwrite(text, 1, len, out);
+		*column += len;
+		text += len;
+		text += strspn(text, " ");
+	}
+}
+
+static bool worth_showing(const struct spec_option *o)
+{
+	return o->fallback && o->fallback[0];
+}
+
+static void print_option(FILE *out, const struct spec_option *o)
+{
+	struct text bounds;
+	size_t column;
+	int n;
+
+	n = fprintf(out, "  --%s%s%s", o->flag, o->value ? " " : "", o->value ? o->value : "");
+	if (n >= HELP_COLUMN - 1)
+		n = fprintf(out, "\n") - 1;
+	fprintf(out, "%*s", HELP_COLUMN - 1 - MAX(n, 0), "");
+	column = HELP_COLUMN - 1;
+	print_words(out, o->help, &column);
+	bounds_text(o, &bounds);
+	if (bounds.s[0]) {
+		print_words(out, "Allowed:", &column);
+		print_words(out, bounds.s, &column);
+		fputc('.', out);
+		column++;
+	}
+	if (worth_showing(o)) {
+		print_words(out, "Default:", &column);
+		print_words(out, o->fallback, &column);
+		fputc('.', out);
+	}
+	fputc('\n', out);
+}
+
+static bool starts_group(size_t i)
+{
+	return i == 0 || strcmp(table[i - 1].group, table[i].group) != 0;
+}
+
+void spec_print_help(FILE *out)
+{
+	fputs("Usage: ebpfdump-loader [--FLAG VALUE | --FLAG=VALUE]...\n"
+	      "\n"
+	      "Captures every HTTP/1.x message that a process of this machine sends or receives,\n"
+	      "and writes each as one line to standard output. Needs root.\n",
+		out);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		if (starts_group(i))
+			fprintf(out, "\n%s:\n", table[i].group);
+		print_option(out, &table[i]);
+	}
+	fputs("\n"
+	      "SIZE is a number of bytes, or has a suffix K, M, G (powers of 1024); TIME has a "
+	      "unit ms, s,\nm, h. A flag that is given twice holds as given last, unless it is "
+	      "repeatable.\n",
+		out);
+}
+
+static void print_cell(FILE *out, const char *text, bool code)
+{
+	fputs(text[0] == '\0' ? " |" : code ? " `" : " ", out);
+	for (; *text; text++) {
+		if (*text == '|')
+			fputc('\\', out);
+		fputc(*text, out);
+		if (text[1] == '\0')
+			fputs(code ? "` |" : " |", out);
+	}
+}
+
+void spec_print_reference(FILE *out)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		const struct spec_option *o = &table[i];
+		struct text text;
+
+		if (starts_group(i))
+			fprintf(out,
+				"%s### %s\n\n"
+				"| flag | in the resource | default | allowed | meaning |\n"
+				"| --- | --- | --- | --- | --- |\n",
+				i > 0 ? "\n" : "", o->group);
+		snprintf(text.s, sizeof(text.s), "--%s%s%s", o->flag, o->value ? " " : "",
+			o->value ? o->value : "");
+		fputc('|', out);
+		print_cell(out, text.s, true);
+		print_cell(out, o->path ? o->path : "", true);
+		print_cell(out, worth_showing(o) ? o->fallback : "", true);
+		print_cell(out, bounds_text(o, &text), false);
+		print_cell(out, o->help, false);
+		fputc('\n', out);
+	}
+}

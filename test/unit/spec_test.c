@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pkg/dump/dump.h"
+#include "pkg/spec/spec.h"
+
+#define MAX_ARGS 40
+
+/* Parses words, ended by NULL. */
+static int parse(struct spec *spec, struct err *err, const char *const words[])
+{
+	char *argv[MAX_ARGS + 1] = {(char *)"ebpfdump-loader"};
+	int argc = 1;
+
+	while (words[argc - 1]) {
+		ck_assert_int_lt(argc, MAX_ARGS);
+		argv[argc] = (char *)words[argc - 1];
+		argc++;
+	}
+	return spec_parse_args(spec, argc, argv, err);
+}
+
+#define PARSE(spec, err, ...) parse(spec, err, (const char *const[]){__VA_ARGS__, NULL})
+
+static const struct spec_option *option(const char *flag)
+{
+	size_t n;
+	const struct spec_option *options = spec_options(&n);
+
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(options[i].flag, flag) == 0)
+			return &options[i];
+	ck_abort_msg("no option %s", flag);
+	return NULL;
+}
+
+START_TEST(defaults)
+{
+	struct spec s;
+	struct err err;
+
+	ck_assert_int_eq(parse(&s, &err, (const char *const[]){NULL}), 0);
+	ck_assert_uint_eq(s.interfaces.count, 0);
+	ck_assert_uint_eq(s.directions, 3);
+	ck_assert_uint_eq(s.messages, 3);
+	ck_assert_uint_eq(s.body_bytes, 4096);
+	ck_assert_uint_eq(s.output, SPEC_OUTPUT_AUTO);
+	ck_assert_uint_eq(s.line_bytes, 16384);
+	ck_assert_uint_eq(s.output_buffer, 8 << 20);
+	ck_assert_str_eq(s.node, "");
+	ck_assert_uint_eq(s.log_level, LOG_INFO);
+	ck_assert_str_eq(s.listen, "127.0.0.1:9464");
+	ck_assert_uint_eq(s.hook, SPEC_HOOK_AUTO);
+	ck_assert_uint_eq(s.ring_bytes, 8 << 20);
+	ck_assert_uint_eq(s.capture_bytes, 0);
+	ck_assert_uint_eq(s.poll_interval_ms, 20);
+	ck_assert_uint_eq(s.connections, 65536);
+	ck_assert_uint_eq(s.buffer_bytes, 64 << 20);
+	ck_assert_uint_eq(s.head_bytes, 72 << 10);
+	ck_assert_uint_eq(s.headers, 256);
+	ck_assert_uint_eq(s.pending, 64);
+	ck_assert_uint_eq(s.hold_ms, 1000);
+	ck_assert_uint_eq(s.idle_ms, 7200000);
+	ck_assert_ptr_null(s.record);
+	ck_assert_ptr_null(s.replay);
+	ck_assert(!s.check && !s.help && !s.version && !s.reference);
+}
+END_TEST
+
+START_TEST(every_flag)
+{
+	struct spec s;
+	struct err err;
+
+	ck_assert_int_eq(PARSE(&s, &err, "--interface", "eth0", "--interface=lo", "--interface",
+				 "eth0", "--direction", "ingress", "--message=response",
+				 "--body-bytes", "1M", "--output=json", "--line-bytes", "2Ki"),
+		0);
+	ck_assert_uint_eq(s.interfaces.count, 2);
+	ck_assert_str_eq(s.interfaces.names[0], "eth0");
+	ck_assert_str_eq(s.interfaces.names[1], "lo");
+	ck_assert_uint_eq(s.directions, 1 << DUMP_INGRESS);
+	ck_assert_uint_eq(s.messages, 1 << HTTP_RESPONSE);
+	ck_assert_uint_eq(s.body_bytes, 1 << 20);
+	ck_assert_uint_eq(s.output, SPEC_OUTPUT_JSON);
+	ck_assert_uint_eq(s.line_bytes, 2048);
+
+	ck_assert_int_eq(PARSE(&s, &err, "--output-buffer", "64K", "--node", "n1", "--log-level",
+				 "debug", "--listen=", "--hook=tracepoint", "--ring-bytes=4096",
+				 "--capture-bytes=256", "--poll-interval=1s", "--connections=16",
+				 "--buffer-bytes=16G", "--head-bytes=1K", "--headers=8",
+				 "--pending=1", "--hold=0", "--idle=24h"),
+		0);
+	ck_assert_uint_eq(s.output_buffer, 65536);
+	ck_assert_str_eq(s.node, "n1");
+	ck_assert_uint_eq(s.log_level, LOG_DEBUG);
+	ck_assert_str_eq(s.listen, "");
+	ck_assert_uint_eq(s.hook, SPEC_HOOK_TRACEPOINT);
+	ck_assert_uint_eq(s.ring_bytes, 4096);
+	ck_assert_uint_eq(s.capture_bytes, 256);
+	ck_assert_uint_eq(s.poll_interval_ms, 1000);
+	ck_assert_uint_eq(s.connections, 16);
+	ck_assert_uint_eq(s.buffer_bytes, UINT64_C(16) << 30);
+	ck_assert_uint_eq(s.head_bytes, 1024);
+	ck_assert_uint_eq(s.headers, 8);
+	ck_assert_uint_eq(s.pending, 1);
+	ck_assert_uint_eq(s.hold_ms, 0);
+	ck_assert_uint_eq(s.idle_ms, 86400000);
+
+	ck_assert_int_eq(PARSE(&s, &err, "--record", "-", "--check"), 0);
+	ck_assert_str_eq(s.record, "-");
+	ck_assert(s.check);
+	ck_assert_int_eq(PARSE(&s, &err, "--record=--odd", "--output", "json"), 0);
+	ck_assert_str_eq(s.record, "--odd");
+	ck_assert_int_eq(PARSE(&s, &err, "--replay", "a=b", "--output", "json"), 0);
+	ck_assert_str_eq(s.replay, "a=b");
+	ck_assert_int_eq(PARSE(&s, &err, "-h"), 0);
+	ck_assert(s.help);
+	ck_assert_int_eq(PARSE(&s, &err, "--help", "--version", "--reference"), 0);
+	ck_assert(s.help && s.version && s.reference && !s.check);
+}
+END_TEST
+
+START_TEST(repeated)
+{
+	struct spec s;
+	struct err err;
+
+	ck_assert_int_eq(PARSE(&s, &err, "--body-bytes=1", "--body-bytes=2", "--node=a", "--node=b",
+				 "--output=json", "--output=text"),
+		0);
+	ck_assert_uint_eq(s.body_bytes, 2);
+	ck_assert_str_eq(s.node, "b");
+	ck_assert_uint_eq(s.output, SPEC_OUTPUT_TEXT);
+	ck_assert_int_eq(
+		PARSE(&s, &err, "--direction=egress", "--direction=ingress", "--direction=egress"),
+		0);
+	ck_assert_uint_eq(s.directions, 3);
+	ck_assert_int_eq(PARSE(&s, &err, "--message=request"), 0);
+	ck_assert_uint_eq(s.messages, 1 << HTTP_REQUEST);
+}
+END_TEST
+
+static const struct {
+	const char *words[4];
+	const char *error;
+} wrong[] = {
+	{{"--body-bytes", "x"},
+		"--body-bytes: 'x' is not allowed: a size, 0 to 1M, in bytes or with suffix K, M, "
+		"G"},
+	{{"--body-bytes=1048577"},
+		"--body-bytes: '1048577' is not allowed: a size, 0 to 1M, in bytes or with suffix "
+		"K, M, G"},
+	{{"--line-bytes=2047"},
+		"--line-bytes: '2047' is not allowed: a size, 2K to 1M, in bytes or with suffix K, "
+		"M, G"},
+	{{"--capture-bytes", "255"},
+		"--capture-bytes: '255' is not allowed: a size, 0, or 256 to 1M, in bytes or with "
+		"suffix K, M, G"},
+	{{"--poll-interval", "0"},
+		"--poll-interval: '0' is not allowed: a time, 1ms to 1s, with unit ms, s, m, h"},
+	{{"--hold", "61s"}, "--hold: '61s' is not allowed: a time, 0 to 1m, with unit ms, s, m, h"},
+	{{"--idle=25h"}, "--idle: '25h' is not allowed: a time, 0 to 24h, with unit ms, s, m, h"},
+	{{"--headers=7"}, "--headers: '7' is not allowed: a number, 8 to 4096"},
+	{{"--headers=1K"}, "--headers: '1K' is not allowed: a number, 8 to 4096"},
+	{{"--connections", "-5"}, "--connections: '-5' is not allowed: a number, 16 to 4194304"},
+	{{"--output=xml"}, "--output: 'xml' is not allowed: auto, json or text"},
+	{{"--output="}, "--output: '' is not allowed: auto, json or text"},
+	{{"--direction", "both"}, "--direction: 'both' is not allowed: egress or ingress"},
+	{{"--interface", "a/b"},
+		"--interface: 'a/b' is not allowed: a name of 1 to 15 bytes without blanks and "
+		"'/', not '.' or '..'"},
+	{{"--record="}, "--record: '' is not allowed: 1 to 4095 bytes"},
+	{{"--check=yes"}, "--check: 'yes' is not allowed: no value"},
+	{{"--check="}, "--check: '' is not allowed: no value"},
+	{{"--output"}, "--output: its value is missing: auto, json or text"},
+	{{"--output", "--check"}, "--output: its value is missing: auto, json or text"},
+	{{"--bodybytes", "5"}, "--bodybytes: there is no such flag: did you mean --body-bytes?"},
+	{{"--body_bytes=5"}, "--body_bytes=5: there is no such flag: did you mean --body-bytes?"},
+	{{"--interfaces", "lo"}, "--interfaces: there is no such flag: did you mean --interface?"},
+	{{"--conn=5"}, "--conn=5: there is no such flag: did you mean --connections?"},
+	{{"-help"}, "-help: there is no such flag: did you mean --help?"},
+	{{"-x"}, "-x: there is no such flag: --help lists them"},
+	{{"--"}, "--: there is no such flag: --help lists them"},
+	{{"---"}, "---: there is no such flag: --help lists them"},
+	{{"--=x"}, "--=x: there is no such flag: --help lists them"},
+	{{"--quite-another-thing"},
+		"--quite-another-thing: there is no such flag: --help lists them"},
+	{{"file"}, "'file' is not allowed: flags only, --help lists them"},
+	{{"-"}, "'-' is not allowed: flags only, --help lists them"},
+	{{""}, "'' is not allowed: flags only, --help lists them"},
+	{{"--check", "yes"}, "'yes' is not allowed: flags only, --help lists them"},
+	{{"--node", "ok", "--output", "a\nb\x1b"},
+		"--output: 'a?b?' is not allowed: auto, json or text"},
+	{{"--record=f", "--replay=g"},
+		"--record: 'f' is not allowed: together with --replay nothing is captured"},
+	{{"--record", "-", "--output", "json"},
+		"--record: '-' is not allowed: --output json goes to standard output as well"},
+	{{"--output=text", "--record=-"},
+		"--record: '-' is not allowed: --output text goes to standard output as well"},
+	{{"--listen", "9464"},
+		"--listen: '9464' is not allowed: HOST:PORT, [IPV6]:PORT, :PORT or nothing"},
+};
+
+START_TEST(wrong_flags)
+{
+	struct spec s, before;
+	struct err err;
+
+	memset(&s, 0x55, sizeof(s));
+	memcpy(&before, &s, sizeof(s));
+	/* words[3] may be the last: parse() stops there */
+	const char *words[5] = {wrong[_i].words[0], wrong[_i].words[1], wrong[_i].words[2],
+		wrong[_i].words[3], NULL};
+	ck_assert_int_eq(parse(&s, &err, words), -EINVAL);
+	ck_assert_str_eq(err.text, wrong[_i].error);
+	ck_assert_int_eq(err.code, EINVAL);
+	ck_assert_mem_eq(&s, &before, sizeof(s));
+}
+END_TEST
+
+START_TEST(interfaces)
+{
+	static const char *const bad[] = {
+		"", ".", "..", "a b", "a\tb", "a\nb", "/", "eth0:1", "abcdefghijklmnop"};
+	static const char *const good[] = {"a", "...", "abcdefghijklmno", "veth-1.2@x", "\xc3\xa9"};
+	char names[17][16];
+	const char *words[36] = {NULL};
+	struct spec s;
+	struct err err;
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_msg(PARSE(&s, &err, "--interface", bad[i]) == -EINVAL, "%s", bad[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		ck_assert_msg(PARSE(&s, &err, "--interface", good[i]) == 0, "%s", good[i]);
+	for (int i = 0; i < 17; i++) {
+		snprintf(names[i], sizeof(names[i]), "if%d", i);
+		words[2 * i] = "--interface";
+		words[2 * i + 1] = names[i];
+	}
+	ck_assert_int_eq(parse(&s, &err, words), -EINVAL);
+	ck_assert_str_eq(err.text, "--interface: 'if16' is one too many: at most 16 names");
+	words[33] = "if3"; /* a repeated one does not count */
+	ck_assert_int_eq(parse(&s, &err, words), 0);
+	ck_assert_uint_eq(s.interfaces.count, 16);
+	ck_assert_str_eq(s.interfaces.names[15], "if15");
+}
+END_TEST
+
+START_TEST(listen)
+{
+	static const char *const good[] = {"", ":0", ":9464", "127.0.0.1:1", "[::1]:9464",
+		"localhost:65535", "[fe80::1%lo]:1"};
+	static const char *const bad[] = {"x", ":", "::1", "::1:80", "h:65536", "h:-1",
+		"h:", "[]:1", "[::1]", "[::1:5", "[::1]x:5", "a b:1", "http://x:1", "h:1 ", "a]:1",
+		":x"};
+	struct spec s;
+	struct err err;
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		ck_assert_msg(PARSE(&s, &err, "--listen", good[i]) == 0, "%s", good[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_msg(PARSE(&s, &err, "--listen", bad[i]) == -EINVAL, "%s", bad[i]);
+}
+END_TEST
+
+START_TEST(long_values)
+{
+	static char value[5000];
+	struct spec s;
+	struct err err;
+
+	memset(value, 'x', sizeof(value) - 1);
+	ck_assert_int_eq(PARSE(&s, &err, "--output", value), -EINVAL);
+	ck_assert_uint_lt(strlen(err.text), 200);
+	ck_assert_ptr_nonnull(strstr(err.text, "xxx...' is not allowed: auto, json or text"));
+	ck_assert_int_eq(PARSE(&s, &err, value), -EINVAL);
+	ck_assert_uint_lt(strlen(err.text), 200);
+	value[0] = value[1] = '-';
+	ck_assert_int_eq(PARSE(&s, &err, value), -EINVAL);
+	ck_assert_uint_lt(strlen(err.text), 200);
+	/* cut between characters, not through them */
+	for (size_t i = 1; i + 1 < sizeof(value) - 1; i += 2)
+		memcpy(value + i, "\xc3\xa9", 2);
+	ck_assert_int_eq(PARSE(&s, &err, "--output", value), -EINVAL);
+	ck_assert_uint_eq(utf8_valid(err.text, strlen(err.text)), strlen(err.text));
+	value[254] = '\0';
+	ck_assert_int_eq(PARSE(&s, &err, "--node", value), -EINVAL);
+	value[253] = '\0';
+	ck_assert_int_eq(PARSE(&s, &err, "--node", value), 0);
+}
+END_TEST
+
+/* Every number's bounds hold, and what is said of them is what is done. */
+START_TEST(bounds)
+{
+	size_t n;
+	const struct spec_option *options = spec_options(&n);
+	struct spec s;
+	struct err err;
+
+	for (size_t i = 0; i < n; i++) {
+		const struct spec_option *o = &options[i];
+		const char *unit = o->type == SPEC_DURATION ? "ms" : "";
+		char flag[64], value[64];
+
+		if (o->type != SPEC_UINT && o->type != SPEC_SIZE && o->type != SPEC_DURATION)
+			continue;
+		for (int step = -1; step <= 1; step++) {
+			snprintf(flag, sizeof(flag), "--%s", o->flag);
+			if (o->min > 0 || step >= 0) {
+				snprintf(value, sizeof(value), "%lld%s", (long long)o->min + step,
+					unit);
+				ck_assert_msg(
+					PARSE(&s, &err, flag, value) == (step < 0 ? -EINVAL : 0),
+					"%s %s", flag, value);
+			}
+			snprintf(value, sizeof(value), "%lld%s", (long long)o->max + step, unit);
+			ck_assert_msg(PARSE(&s, &err, flag, value) == (step > 0 ? -EINVAL : 0),
+				"%s %s", flag, value);
+			if (step == 0)
+				ck_assert_uint_eq(*(uint64_t *)((char *)&s + o->offset), o->max);
+		}
+		ck_assert_msg(PARSE(&s, &err, flag, "0") == (o->min && !o->or_zero ? -EINVAL : 0),
+			"%s", flag);
+	}
+}
+END_TEST
+
+/* What other rooms call by number, and the number that dump owns. */
+START_TEST(agreements)
+{
+	ck_assert_uint_eq(option("line-bytes")->min, DUMP_LINE_MIN);
+	ck_assert_str_eq(option("line-bytes")->fallback, "16K");
+	ck_assert_uint_eq(DUMP_LINE_MAX, 16 << 10);
+	ck_assert_str_eq(option("direction")->choices[DUMP_EGRESS], "egress");
+	ck_assert_str_eq(option("direction")->choices[DUMP_INGRESS], "ingress");
+	ck_assert_str_eq(option("message")->choices[HTTP_REQUEST], "request");
+	ck_assert_str_eq(option("message")->choices[HTTP_RESPONSE], "response");
+	ck_assert_str_eq(option("output")->choices[SPEC_OUTPUT_JSON], "json");
+	ck_assert_str_eq(option("output")->choices[SPEC_OUTPUT_TEXT], "text");
+	ck_assert_str_eq(option("log-level")->choices[LOG_ERROR], "error");
+	ck_assert_str_eq(option("log-level")->choices[LOG_WARN], "warn");
+	ck_assert_str_eq(option("log-level")->choices[LOG_INFO], "info");
+	ck_assert_str_eq(option("log-level")->choices[LOG_DEBUG], "debug");
+	ck_assert_str_eq(option("hook")->choices[SPEC_HOOK_FENTRY], "fentry");
+	ck_assert_str_eq(option("hook")->choices[SPEC_HOOK_KPROBE], "kprobe");
+	ck_assert_str_eq(option("hook")->choices[SPEC_HOOK_TRACEPOINT], "tracepoint");
+	ck_assert_str_eq(option("interface")->path, "spec.interfaces");
+	ck_assert_str_eq(option("direction")->path, "spec.directions");
+	ck_assert_str_eq(option("message")->path, "spec.messages");
+	ck_assert_str_eq(option("body-bytes")->path, "spec.bodyBytes");
+}
+END_TEST
+
+/* Each row is whole, each flag and field is there once, each group is in one piece. */
+START_TEST(table)
+{
+	size_t n;
+	const struct spec_option *o = spec_options(&n);
+
+	for (size_t i = 0; i < n; i++) {
+		ck_assert_uint_lt(strlen(o[i].flag), 20);
+		ck_assert_int_eq(o[i].value == NULL, o[i].type == SPEC_FLAG);
+		ck_assert_int_eq(o[i].choices != NULL,
+			o[i].type == SPEC_CHOICE || o[i].type == SPEC_CHOICES);
+		ck_assert_int_eq(o[i].help[strlen(o[i].help) - 1], '.');
+		ck_assert_uint_lt(o[i].offset, sizeof(struct spec));
+		for (size_t j = 0; j < i; j++) {
+			ck_assert_str_ne(o[i].flag, o[j].flag);
+			ck_assert_uint_ne(o[i].offset, o[j].offset);
+			if (strcmp(o[i].group, o[j].group) == 0)
+				ck_assert_str_eq(o[i].group, o[i - 1].group);
+		}
+	}
+}
+END_TEST
+
+static char *printed(void (*print)(FILE *))
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	print(f);
+	fclose(f);
+	return text;
+}
+
+START_TEST(help)
+{
+	size_t n;
+	const struct spec_option *o = spec_options(&n);
+	char *text = printed(spec_print_help), *save = NULL;
+	char want[200];
+
+	for (size_t i = 0; i < n; i++) {
+		snprintf(want, sizeof(want), "\n  --%s%s%s ", o[i].flag, o[i].value ? " " : "",
+			o[i].value ? o[i].value : "");
+		ck_assert_msg(strstr(text, want) != NULL, "%s", want);
+		snprintf(want, sizeof(want), "\n\n%s:\n", o[i].group);
+		ck_assert_msg(strstr(text, want) != NULL, "%s", want);
+	}
+	ck_assert_ptr_nonnull(strstr(text, "Default: 4096."));
+	ck_assert_ptr_nonnull(strstr(text, "Default: 127.0.0.1:9464."));
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		ck_assert_msg(strlen(line) <= 97, "%s", line);
+		ck_assert_int_ne(line[strlen(line) - 1], ' ');
+	}
+	free(text);
+}
+END_TEST
+
+START_TEST(reference)
+{
+	size_t n, rows = 0;
+	const struct spec_option *o = spec_options(&n);
+	char *text = printed(spec_print_reference), *save = NULL;
+
+	ck_assert_ptr_nonnull(strstr(
+		text, "| `--capture-bytes SIZE` | | `0` | 0, or 256 to 1M | How much of one send"));
+	ck_assert_ptr_nonnull(
+		strstr(text, "| `--body-bytes SIZE` | `spec.bodyBytes` | `4096` | 0 to 1M | "));
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		int bars = 0;
+
+		if (line[0] != '|')
+			continue;
+		for (const char *c = line; *c; c++)
+			bars += *c == '|';
+		ck_assert_msg(bars == 6, "%s", line);
+		rows += strncmp(line, "| `--", 5) == 0;
+	}
+	ck_assert_uint_eq(rows, n);
+	ck_assert_str_eq(o[0].flag, "interface");
+	free(text);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("spec");
+	TCase *t = tcase_create("spec");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_test(t, defaults);
+	tcase_add_test(t, every_flag);
+	tcase_add_test(t, repeated);
+	tcase_add_loop_test(t, wrong_flags, 0, ARRAY_SIZE(wrong));
+	tcase_add_test(t, interfaces);
+	tcase_add_test(t, listen);
+	tcase_add_test(t, long_values);
+	tcase_add_test(t, bounds);
+	tcase_add_test(t, agreements);
+	tcase_add_test(t, table);
+	tcase_add_test(t, help);
+	tcase_add_test(t, reference);
+	suite_add_tcase(s, t);
+	runner = srunner_create(s);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
