@@ -36,13 +36,9 @@ size_t http_head_end(const char *p, size_t len, size_t *scanned)
 			return 0;
 	}
 	while (i < len) {
-		const char *lf = memchr(p + i, '\n', len - i);
-
-		if (!lf) {
-			i = len;
+		i = http_find_line_end(p, i, len);
+		if (i == len)
 			break;
-		}
-		i = (size_t)(lf - p);
 		n = empty_line(p, i + 1, len);
 		if (n > 0) {
 			*scanned = i;
@@ -60,7 +56,7 @@ size_t http_head_end(const char *p, size_t len, size_t *scanned)
  * The end of the text of the line that continues at i; *ret_next is where the next line begins. A
  * CR at the very end counts as half of a line end that was cut.
  */
-static inline size_t line_end(
+static inline __attribute__((always_inline)) size_t line_end(
 	const char *p, size_t i, size_t len, size_t *ret_next, struct http_head *head)
 {
 	for (;; i++) {
@@ -101,13 +97,6 @@ static inline size_t trim_blanks(const char *p, size_t i, size_t end)
 	return end;
 }
 
-static inline size_t skip_token(const char *p, size_t i, size_t end)
-{
-	while (i < end && http_is(p[i], HTTP_C_TOKEN))
-		i++;
-	return i;
-}
-
 /* ---- start line ---- */
 
 static bool starts_with_http(const char *p, size_t i, size_t end)
@@ -141,7 +130,24 @@ static void version(const char *p, size_t i, size_t end, struct http_head *head)
 		http_set_fault(head, HTTP_FAULT_VERSION);
 }
 
-static void status_line(const char *p, size_t i, size_t end, struct http_head *head)
+/* The short way: "HTTP/1.1 200 ...". */
+static bool status_line(const char *p, size_t i, size_t end, struct http_head *head)
+{
+	const char *s = p + i;
+
+	if (end - i < 12 || memcmp(s, "HTTP/1.", 7) != 0 || (s[7] != '1' && s[7] != '0') ||
+		s[8] != ' ' || s[9] < '1' || s[9] > '5' || !http_is(s[10], HTTP_C_DIGIT) ||
+		!http_is(s[11], HTTP_C_DIGIT) || (end - i > 12 && s[12] != ' '))
+		return false;
+	head->kind = HTTP_RESPONSE;
+	head->version = slice(i + 5, i + 8);
+	head->major = 1;
+	head->minor = (uint8_t)(s[7] - '0');
+	head->status = (uint16_t)((s[9] - '0') * 100 + (s[10] - '0') * 10 + (s[11] - '0'));
+	return true;
+}
+
+static void odd_status_line(const char *p, size_t i, size_t end, struct http_head *head)
 {
 	size_t k = i;
 	unsigned int status = 0;
@@ -178,7 +184,7 @@ static void odd_request_line(const char *p, size_t i, size_t end, struct http_he
 	while (k < to && !http_is_blank(p[k]))
 		k++;
 	head->method = slice(i, k);
-	if (k == i || skip_token(p, i, k) != k)
+	if (k == i || http_skip_token(p, i, k) != k)
 		http_set_fault(head, HTTP_FAULT_START_LINE);
 	i = skip_blanks(p, k, to);
 	if (i != k + 1 || p[k] != ' ')
@@ -209,7 +215,7 @@ static size_t start_line(const char *p, size_t i, size_t len, struct http_head *
 	size_t method, target, end, next;
 
 	head->kind = HTTP_REQUEST;
-	method = skip_token(p, i, len);
+	method = http_skip_token(p, i, len);
 	if (likely(method > i && method < len && p[method] == ' ')) {
 		target = http_find(p, method + 1, len, HTTP_TO_BLANK);
 		if (likely(target > method + 1 && len - target >= 10 &&
@@ -229,8 +235,10 @@ static size_t start_line(const char *p, size_t i, size_t len, struct http_head *
 		}
 	}
 	end = line_end(p, i, len, &next, head);
+	if (status_line(p, i, end, head))
+		return next;
 	if (starts_with_http(p, i, end)) {
-		status_line(p, i, end, head);
+		odd_status_line(p, i, end, head);
 	} else {
 		odd_request_line(p, i, end, head);
 		http_check_target(p, head);
@@ -310,6 +318,7 @@ static inline struct http_field *new_field(struct http_head *head, struct curren
 		http_set_fault(head, HTTP_FAULT_TOO_MANY_FIELDS);
 		current->field = &current->spare;
 	}
+	current->known = -1;
 	return current->field;
 }
 
@@ -323,67 +332,87 @@ static inline void set_known(struct http_head *head, struct current *current, in
 		head->known[known] = (int16_t)index;
 }
 
-/* A line that does not begin with a token and a colon. Returns where the next one begins. */
-static size_t odd_field(
-	const char *p, size_t i, size_t len, struct http_head *head, struct current *current)
+/* A line p[i..end) that does not begin with a token and a colon. */
+static void odd_field(
+	const char *p, size_t i, size_t end, struct http_head *head, struct current *current)
 {
-	size_t next, colon, from, to, end = line_end(p, i, len, &next, head);
 	bool indented = http_is_blank(p[i]);
 	struct http_field *field;
+	size_t colon, from, to;
 	const char *at;
 
 	if (indented) {
 		http_set_fault(head, HTTP_FAULT_FOLDING);
 		from = skip_blanks(p, i, end);
 		to = trim_blanks(p, from, end);
+		if (from == to)
+			return;
 		if (current->field) {
 			field = current->field;
-			if (from < to && field->value.len == 0)
-				field->value = slice(from, to);
-			else if (from < to)
-				field->value = slice(field->value.off, to);
-			return next;
+			if (field->value.len > 0)
+				from = field->value.off;
+			field->value = slice(from, to);
+			return;
 		}
 		i = from;
-		if (i == end)
-			return next;
 	}
 	at = memchr(p + i, ':', end - i);
 	colon = at ? (size_t)(at - p) : end;
-	field = new_field(head, current);
 	to = trim_blanks(p, i, colon);
-	field->name = slice(i, to);
 	from = skip_blanks(p, MIN(colon + 1, end), end);
+	field = new_field(head, current);
+	field->name = slice(i, to);
 	field->value = slice(from, trim_blanks(p, from, end));
-	if (!at || i == to || to != colon || skip_token(p, i, to) != to)
-		http_set_fault(head, HTTP_FAULT_FIELD);
 	/* blanks before the colon hide nothing from us; a line indented below the start line counts
 	 * for nothing (RFC 9112, 2.2) */
-	set_known(head, current,
-		at && !indented && skip_token(p, i, to) == to ? known_of(p + i, to - i) : -1);
-	return next;
+	if (at && to > i && http_skip_token(p, i, to) == to) {
+		if (!indented)
+			set_known(head, current, known_of(p + i, to - i));
+		if (to == colon)
+			return;
+	}
+	http_set_fault(head, HTTP_FAULT_FIELD);
 }
 
-/* Parses the line at i and returns where the next one begins. */
+/*
+ * Parses the line at i and returns where the next one begins. That is found first and on its own,
+ * so that a processor can begin with the next line while it still works on this one.
+ */
 static inline size_t field_line(
 	const char *p, size_t i, size_t len, struct http_head *head, struct current *current)
 {
-	size_t from, end, next, colon = skip_token(p, i, len);
+	size_t next, end = line_end(p, i, len, &next, head);
+	size_t colon = http_skip_token(p, i, len), from;
 	struct http_field *field;
 
 	if (current->known >= 0 && !http_is_blank(p[i])) {
 		http_known_value(p, head, (enum http_known)current->known, current->field->value);
 		current->known = -1;
 	}
-	if (unlikely(colon == len || p[colon] != ':' || colon == i))
-		return odd_field(p, i, len, head, current);
-	from = skip_blanks(p, colon + 1, len);
-	end = line_end(p, from, len, &next, head);
+	if (unlikely(colon >= end || p[colon] != ':' || colon == i)) {
+		odd_field(p, i, end, head, current);
+		return next;
+	}
+	from = skip_blanks(p, colon + 1, end);
 	field = new_field(head, current);
 	field->name = slice(i, colon);
 	field->value = slice(from, trim_blanks(p, from, end));
 	set_known(head, current, known_of(p + i, colon - i));
 	return next;
+}
+
+/* Member by member: clearing it as a whole is a slow instruction. */
+static inline void reset(struct http_head *head)
+{
+	head->n_fields = head->size = 0;
+	head->kind = HTTP_REQUEST;
+	head->fault = HTTP_OK;
+	head->major = head->minor = 0;
+	head->status = 0;
+	head->method = head->target = head->version = slice(0, 0);
+	memset(head->known, 0xff, sizeof(head->known)); /* -1 */
+	head->private_flags = 0;
+	head->private_length = 0;
 }
 
 void http_head_parse(const char *p, size_t len, struct http_head *head)
@@ -392,9 +421,7 @@ void http_head_parse(const char *p, size_t len, struct http_head *head)
 	size_t i = 0, n;
 
 	len = MIN(len, (size_t)UINT32_MAX);
-	*head = (struct http_head){.fields = head->fields, .max_fields = head->max_fields};
-	for (int k = 0; k < HTTP_KNOWN_MAX; k++)
-		head->known[k] = -1;
+	reset(head);
 	while ((n = empty_line(p, i, len)) > 0)
 		i += n;
 	i = start_line(p, i, len, head);

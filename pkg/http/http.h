@@ -19,25 +19,46 @@
 
 enum http_kind { HTTP_REQUEST, HTTP_RESPONSE };
 
-/* What was wrong on the wire; the first one found stays. http_fault_text() is what users see as
- * `error`. */
+/*
+ * What was wrong on the wire; the first one found stays. http_fault_text() is what users see as
+ * `error`.
+ *
+ * Tolerated without a fault: a bare LF as line end; empty lines before the message; a status line
+ * without the blank behind the code; any byte from 0x80 up in a target, a reason or a value; any
+ * visible ASCII character in a target; equal Content-Lengths, also as a list ("5, 5").
+ */
 enum http_fault {
 	HTTP_OK,
-	HTTP_FAULT_START_LINE, /* the request or status line is malformed */
-	HTTP_FAULT_VERSION,    /* neither HTTP/1.0 nor HTTP/1.1, or none (HTTP/0.9) */
-	HTTP_FAULT_FIELD, /* a header line without colon, an empty or illegal name, space before the
-			     colon */
-	HTTP_FAULT_CONTROL, /* NUL, bare CR or another control character in the head */
-	HTTP_FAULT_FOLDING, /* obsolete line folding (RFC 9112, 5.2): the value is unfolded */
-	HTTP_FAULT_LENGTHS, /* Content-Length values that differ */
-	HTTP_FAULT_LENGTH,  /* a Content-Length that is not a number, or too large */
-	HTTP_FAULT_LENGTH_AND_CHUNKED, /* both Content-Length and Transfer-Encoding (request
-					  smuggling) */
-	HTTP_FAULT_TRANSFER_ENCODING, /* chunked is not the last coding, or twice, or in HTTP/1.0 */
-	HTTP_FAULT_CHUNK, /* a bad chunk size or chunk end: the rest of the body cannot be told */
-	HTTP_FAULT_HOST,  /* HTTP/1.1 request without Host, or with two different ones */
-	HTTP_FAULT_TOO_MANY_FIELDS, /* more header fields than the caller has room for; the rest is
-				       left out */
+	/* The request or status line: a method that is no token, other blanks than one space
+	 * between the parts, no target, a target of none of the four forms, a status that is not
+	 * three digits or not in 100..599. */
+	HTTP_FAULT_START_LINE,
+	/* Neither HTTP/1.0 nor HTTP/1.1 to the letter, or none (HTTP/0.9). */
+	HTTP_FAULT_VERSION,
+	/* A header or trailer line without colon, an empty or illegal name, space before the colon.
+	 * Without a colon the line is kept as a name without value. */
+	HTTP_FAULT_FIELD,
+	/* NUL, bare CR or another control character (tab is none) in the head or a trailer. */
+	HTTP_FAULT_CONTROL,
+	/* Obsolete line folding (RFC 9112, 5.2): the value is continued. Also an indented line
+	 * below the start line: it is kept as a field, but counts for nothing. */
+	HTTP_FAULT_FOLDING,
+	/* Content-Length values that differ: what follows the head cannot be told. */
+	HTTP_FAULT_LENGTHS,
+	/* A Content-Length that is not a decimal number, or beyond 2^63 - 1: likewise. */
+	HTTP_FAULT_LENGTH,
+	/* Both Content-Length and Transfer-Encoding (request smuggling): the latter wins. */
+	HTTP_FAULT_LENGTH_AND_CHUNKED,
+	/* chunked twice or not the last coding, a request without chunked, a coding that is not
+	 * registered ("identity" is one, and otherwise ignored), or HTTP/1.0 with any. */
+	HTTP_FAULT_TRANSFER_ENCODING,
+	/* A bad chunk size, extension or chunk end: mostly the rest of the body cannot be told. */
+	HTTP_FAULT_CHUNK,
+	/* HTTP/1.1 request without Host, a request with two, or with one that names no host. */
+	HTTP_FAULT_HOST,
+	/* More header fields than the caller has room for; the rest is left out, but still counts
+	 * for framing. */
+	HTTP_FAULT_TOO_MANY_FIELDS,
 	HTTP_FAULT_MAX
 };
 
@@ -51,13 +72,13 @@ struct http_slice {
 };
 
 struct http_field {
-	struct http_slice name; /* as on the wire */
+	struct http_slice name; /* as on the wire, without surrounding blanks */
 	struct http_slice
 		value; /* without surrounding blanks; a folded value still contains its line ends */
 };
 
-/* Header fields that somebody needs again, found while parsing: index into fields, -1 absent (first
- * occurrence). */
+/* Header fields that somebody needs again, found while parsing: index into fields of the first one,
+ * -1 absent. */
 enum http_known {
 	HTTP_HOST,
 	HTTP_CONTENT_LENGTH,
@@ -79,8 +100,8 @@ struct http_head {
 	uint32_t size; /* bytes of the whole head, with leading empty lines and the final one */
 	enum http_kind kind;
 	enum http_fault fault;
-	uint8_t major, minor;	   /* HTTP version; 0.9 for a request line without one */
-	uint16_t status;	   /* 0 on a request */
+	uint8_t major, minor;	   /* HTTP version, at most 255; 0.9 if the request line has none */
+	uint16_t status;	   /* 0 on a request, or if it is not three digits */
 	struct http_slice method;  /* empty on a response */
 	struct http_slice target;  /* request target as on the wire; empty on a response */
 	struct http_slice version; /* "1.1": the text behind "HTTP/"; empty if there is none */
@@ -107,15 +128,17 @@ size_t http_head_end(const char *p, size_t len, size_t *scanned);
 void http_head_parse(const char *p, size_t len, struct http_head *head);
 
 /*
- * What the first bytes of a message look like. MAYBE: too few to tell. REQUEST: a token, a blank
- * and the beginning of a target follow (any method, registered or not). Used to find the next
- * message after a fault or lost bytes; the kernel side has its own, narrower test for the first
- * bytes of a connection. Leading empty lines are skipped.
+ * What the first bytes of a message look like. MAYBE: too few to tell; any other answer stays when
+ * more bytes come. REQUEST: a token (of at most 64 bytes), blanks and a visible ASCII character
+ * follow, whatever the method. RESPONSE: "HTTP/" in any case and a digit. Whatever passes here, the
+ * parser tells what is wrong with it. Up to 16 bytes of leading empty lines are skipped.
  */
 enum http_looks { HTTP_LOOKS_OTHER, HTTP_LOOKS_MAYBE, HTTP_LOOKS_REQUEST, HTTP_LOOKS_RESPONSE };
 enum http_looks http_looks_like(const char *p, size_t len);
-/* Same, but REQUEST only for a registered method (IANA HTTP Method Registry): for resynchronising
- * inside foreign bytes. */
+/*
+ * Strictly, for resynchronising inside foreign bytes: a method of the IANA HTTP Method Registry,
+ * one space and the beginning of a target; or "HTTP/1.x 123" and a blank or line end.
+ */
 enum http_looks http_looks_like_known(const char *p, size_t len);
 
 /* ---- body ---- */
@@ -131,8 +154,12 @@ enum http_framing {
 
 /*
  * How the body of this message is delimited (RFC 9112, 6.3). For a response, `method` is that of
- * the request which it answers, empty if that is not known (then HEAD is not assumed). May set
- * head->fault. ret_length is set for HTTP_BODY_LENGTH (0 never is: that is HTTP_BODY_NONE).
+ * the request which it answers, empty if that is not known (then neither HEAD nor CONNECT is
+ * assumed). ret_length is set for HTTP_BODY_LENGTH only (0 never is: that is HTTP_BODY_NONE).
+ *
+ * HTTP_BODY_NONE is also the answer where nobody can tell, always with a fault: bad lengths, a
+ * request whose last coding is not chunked, a response without a status and without a length. There
+ * may be body bytes behind such a head, so look for the next message with http_looks_like_known().
  */
 enum http_framing http_framing(
 	const char *p, struct http_head *head, struct span method, uint64_t *ret_length);
@@ -168,7 +195,7 @@ size_t http_body_feed(struct http_body *body, const char *p, size_t len, struct 
 /*
  * n bytes of the stream are missing here. Returns how many of them lie in the payload of this body
  * for certain (they cost only themselves). Fewer than n: the body is either done (the rest belongs
- * to what follows) or lost.
+ * to what follows) or lost. No fault is set: the gap is the caller's to report.
  */
 uint64_t http_body_gap(struct http_body *body, uint64_t n);
 

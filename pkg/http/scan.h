@@ -30,8 +30,9 @@ static inline bool http_is_blank(char c)
 	return c == ' ' || c == '\t';
 }
 
-/* HTTP_TO_CONTROL stops at control characters; HTTP_TO_BLANK at tab and space, too. */
-enum http_stop { HTTP_TO_CONTROL, HTTP_TO_BLANK };
+/* HTTP_TO_LF stops at LF, HTTP_TO_CONTROL at control characters, HTTP_TO_BLANK at tab and space,
+ * too. */
+enum http_stop { HTTP_TO_LF, HTTP_TO_CONTROL, HTTP_TO_BLANK };
 
 static inline bool http_stops(char c, enum http_stop stop)
 {
@@ -46,7 +47,6 @@ static inline unsigned int http_stop_mask(const char *p, enum http_stop stop)
 	__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
 	__m128i top = _mm_set1_epi8(stop == HTTP_TO_BLANK ? 0x20 : 0x1f);
 	__m128i hit = _mm_cmpeq_epi8(_mm_min_epu8(v, top), v);
-
 	if (stop == HTTP_TO_CONTROL)
 		hit = _mm_andnot_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\t')), hit);
 	hit = _mm_or_si128(hit, _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
@@ -73,9 +73,37 @@ static inline size_t http_find(const char *p, size_t i, size_t len, enum http_st
 	return i;
 }
 
+/* Bit i is set if byte i of the 16 at p is LF and the next one (p[16] for the last) CR or LF. */
+static inline unsigned int http_head_end_mask(const char *p)
+{
+	__m128i lf = _mm_set1_epi8('\n'), v, next;
+
+	v = _mm_loadu_si128((const __m128i *)(const void *)p);
+	next = _mm_loadu_si128((const __m128i *)(const void *)(p + 1));
+	next = _mm_or_si128(_mm_cmpeq_epi8(next, lf), _mm_cmpeq_epi8(next, _mm_set1_epi8('\r')));
+	return (unsigned int)_mm_movemask_epi8(_mm_and_si128(_mm_cmpeq_epi8(v, lf), next));
+}
+
+/*
+ * How many of the 16 bytes at p are letters, digits and '-': most field names are nothing else. (A
+ * byte of another kind may still be part of a token.)
+ */
+static inline size_t http_plain_run(const char *p)
+{
+	__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+	__m128i letter = _mm_sub_epi8(_mm_or_si128(v, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
+	__m128i digit = _mm_sub_epi8(v, _mm_set1_epi8('0'));
+	__m128i plain = _mm_or_si128(
+		_mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(25)), letter),
+			_mm_cmpeq_epi8(_mm_min_epu8(digit, _mm_set1_epi8(9)), digit)),
+		_mm_cmpeq_epi8(v, _mm_set1_epi8('-')));
+
+	return (size_t)__builtin_ctz(~(unsigned int)_mm_movemask_epi8(plain));
+}
+
 #else
 
-/* 8 bytes at a time; a word that holds a candidate is looked at byte by byte. */
+/* 8 bytes at a time; a word that holds a control character is looked at byte by byte. */
 static inline size_t http_find(const char *p, size_t i, size_t len, enum http_stop stop)
 {
 	const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
@@ -97,5 +125,40 @@ static inline size_t http_find(const char *p, size_t i, size_t len, enum http_st
 }
 
 #endif
+
+/* The first i in [i, len) where LF is followed by CR, LF or nothing, len if there is none. */
+static inline size_t http_find_line_end(const char *p, size_t i, size_t len)
+{
+#ifdef __SSE2__
+	for (; len - i > 16; i += 16) {
+		unsigned int mask = http_head_end_mask(p + i);
+
+		if (mask)
+			return i + (size_t)__builtin_ctz(mask);
+	}
+#endif
+	for (; i < len; i++) {
+		const char *lf = memchr(p + i, '\n', len - i);
+
+		if (!lf)
+			return len;
+		i = (size_t)(lf - p);
+		if (i + 1 == len || p[i + 1] == '\n' || p[i + 1] == '\r')
+			return i;
+	}
+	return len;
+}
+
+/* The first i in [i, len) whose byte cannot be in a token, len if there is none. */
+static inline size_t http_skip_token(const char *p, size_t i, size_t len)
+{
+#ifdef __SSE2__
+	if (likely(len - i >= 16))
+		i += http_plain_run(p + i);
+#endif
+	while (i < len && http_is(p[i], HTTP_C_TOKEN))
+		i++;
+	return i;
+}
 
 #endif
