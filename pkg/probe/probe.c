@@ -39,7 +39,7 @@ struct probe {
 
 static struct buf libbpf_said = {.max = 256 << 10};
 
-static int libbpf_print(enum libbpf_print_level level, const char *fmt, va_list args)
+static PRINTF(2, 0) int libbpf_print(enum libbpf_print_level level, const char *fmt, va_list args)
 {
 	char line[4096];
 	int n = vsnprintf(line, sizeof(line), fmt, args);
