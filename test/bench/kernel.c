@@ -285,17 +285,26 @@ static bool is_foreign(const struct bpf_link_info *info, const char *tracepoint,
 	return info->type == BPF_LINK_TYPE_TRACING && func && info->tracing.target_btf_id == func;
 }
 
-static bool hook_is_free(void)
+static uint32_t id_of_function(void)
 {
-	CLEANUP(fclosep)
-	FILE *f = fopen("/sys/kernel/debug/kprobes/list", "re");
 	struct btf *btf = btf__load_vmlinux_btf();
-	char line[256];
-	uint32_t id = 0;
-	int func = btf ? btf__find_by_name_kind(btf, "tcp_sendmsg", BTF_KIND_FUNC) : 0;
-	bool is_free = true;
+	int id = btf ? btf__find_by_name_kind(btf, "tcp_sendmsg", BTF_KIND_FUNC) : 0;
 
 	btf__free(btf);
+	return id > 0 ? (uint32_t)id : 0;
+}
+
+static bool hook_is_free(void)
+{
+	static uint32_t func;
+	CLEANUP(fclosep)
+	FILE *f = fopen("/sys/kernel/debug/kprobes/list", "re");
+	char line[256];
+	uint32_t id = 0;
+	bool is_free = true;
+
+	if (!func)
+		func = id_of_function();
 	while (is_free && bpf_link_get_next_id(id, &id) == 0) {
 		char tracepoint[64] = "";
 		struct bpf_link_info info = {
@@ -307,7 +316,7 @@ static bool hook_is_free(void)
 
 		/* gone meanwhile: not attached */
 		if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0)
-			is_free = !is_foreign(&info, tracepoint, func > 0 ? (uint32_t)func : 0);
+			is_free = !is_foreign(&info, tracepoint, func);
 	}
 	while (is_free && f && fgets(line, sizeof(line), f))
 		is_free = !strstr(line, " tcp_sendmsg+") && !strstr(line, " tcp_sendmsg_locked+");
@@ -393,7 +402,7 @@ static void print_result(const char *name, const struct result *r, uint32_t roun
 static void usage(void)
 {
 	fputs("usage: bench-kernel [--family auto|fentry|kprobe|tracepoint] [--rounds N] "
-	      "[--bytes N] [--instructions]\n",
+	      "[--bytes N] [--instructions] [--case NAME]\n",
 		stderr);
 	exit(2);
 }
@@ -442,6 +451,7 @@ int main(int argc, char **argv)
 {
 	static struct result results[N_CASES];
 	uint32_t rounds = 15, bytes = 1024, sends;
+	const char *only = NULL; /* to look at one with a profiler */
 	struct probe_offer offer;
 	struct err err = {0};
 
@@ -454,6 +464,8 @@ int main(int argc, char **argv)
 			bytes = number(argv[++i], 64, 8192);
 		else if (strcmp(argv[i], "--family") == 0)
 			family = family_of(argv[++i]);
+		else if (strcmp(argv[i], "--case") == 0)
+			only = argv[++i];
 		else
 			usage();
 	}
@@ -473,6 +485,8 @@ int main(int argc, char **argv)
 		for (size_t i = 0; i < N_CASES; i++) {
 			size_t at = (i + round) % N_CASES;
 
+			if (only && strcmp(cases[at].name, only) != 0)
+				continue;
 			measure(&cases[at], bytes, sends, &results[at], round);
 		}
 	printf("{\"unit\": \"%s\", \"bytes\": %u, \"rounds\": %u, \"sends\": %u, \"egress\": "
