@@ -119,7 +119,7 @@ struct stream {
 	uint8_t role;
 	bool started; /* next is known */
 	bool ended;
-	bool strict;	/* resynchronising by few bytes: the head must have a registered method */
+	bool strict;	/* maybe out of step: only what is certainly a head is one */
 	bool undecided; /* the partial head may turn out to be none */
 	uint16_t n_held;
 	struct http_body body;
@@ -231,6 +231,8 @@ void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct mes
 void pair_take(struct flow *flow, struct conn *c, unsigned dir, struct message *m);
 /* Bytes are lost in which requests (responses) may have been. */
 void pair_lost(struct flow *flow, struct conn *c, enum stream_role role);
+/* A direction is joined in the middle. */
+void pair_joined(struct flow *flow, struct conn *c);
 void pair_forget_all(struct flow *flow, struct conn *c);
 void pair_free(struct flow *flow, struct conn *c, struct pending *p);
 

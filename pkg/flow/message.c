@@ -7,9 +7,7 @@
  * its end are copied. */
 #define PARTIAL_FIRST 512
 #define PARTIAL_STEP  2048
-/* By so many bytes a beginning of a head is told from other bytes. */
-#define BEGIN_MAX  64
-#define BODY_FIRST 512
+#define BODY_FIRST    512
 
 /* ---- what is kept of a body ---- */
 
@@ -212,7 +210,7 @@ void message_start(struct flow *flow, struct conn *c, unsigned dir, bool synced)
 	s->state = synced ? STREAM_IDLE : STREAM_LOST;
 	s->strict = false;
 	if (!synced)
-		c->unsure = true;
+		pair_joined(flow, c);
 }
 
 void message_drop(struct flow *flow, struct conn *c, unsigned dir)
@@ -305,7 +303,8 @@ static void begin(struct flow *flow, struct conn *c, unsigned dir, struct messag
 	m->head.max_fields = flow->options.max_fields;
 	http_head_parse(m->bytes, size, &m->head);
 	set_role(c, dir, m->head.kind);
-	s->strict = false;
+	/* with a fault, the framing is a guess */
+	s->strict = m->head.fault != HTTP_OK;
 	if (m->head.kind == HTTP_RESPONSE) {
 		pair_take(flow, c, dir, m);
 		if (m->request)
@@ -408,7 +407,7 @@ static bool bodiless(struct conn *c, unsigned dir, const char *p, size_t len)
 	const struct message *m = &s->parked->m;
 
 	return m->head.kind == HTTP_RESPONSE && !m->request && m->body_bytes == 0 &&
-	       m->raw == m->head.size && http_looks_like(p, len) == HTTP_LOOKS_RESPONSE;
+	       m->raw == m->head.size && http_looks_like_known(p, len) == HTTP_LOOKS_RESPONSE;
 }
 
 static size_t take_body(struct flow *flow, struct conn *c, unsigned dir, const char *p, size_t len)
@@ -557,7 +556,6 @@ static size_t take_head(struct flow *flow, struct conn *c, unsigned dir, const c
 			message_lose(flow, c, dir);
 			return 0;
 		case HTTP_LOOKS_MAYBE:
-			s->undecided = h->len < BEGIN_MAX;
 			break;
 		default:
 			s->undecided = false;

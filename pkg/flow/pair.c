@@ -66,6 +66,15 @@ void pair_forget_all(struct flow *flow, struct conn *c)
 	}
 }
 
+/* A request that cannot be remembered. Those before it are forgotten as well: the order is what
+ * counts. */
+static void forget_this_too(struct flow *flow, struct conn *c)
+{
+	flow->stats.pending_dropped += c->n_pending + 1;
+	pair_forget_all(flow, c);
+	c->forgotten++;
+}
+
 static void cut(struct span *s, size_t max)
 {
 	s->len = MIN(s->len, max);
@@ -87,6 +96,10 @@ void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct mes
 		c->crowded = true;
 		return;
 	}
+	if (flow->relieving) {
+		forget_this_too(flow, c);
+		return;
+	}
 	if (h->known[HTTP_HOST] >= 0) {
 		const struct http_field *f = &h->fields[h->known[HTTP_HOST]];
 
@@ -102,11 +115,8 @@ void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct mes
 	}
 	p = pending_new(flow, c, method.len + path.len + host.len);
 	if (!p) {
-		/* those before it are forgotten too: the order is what counts */
-		flow->stats.pending_dropped += c->n_pending + 1;
 		flow->stats.over_memory++;
-		pair_forget_all(flow, c);
-		c->forgotten++;
+		forget_this_too(flow, c);
 		return;
 	}
 	p->mono_ns = m->when.mono_ns;
@@ -152,6 +162,18 @@ void pair_lost(struct flow *flow, struct conn *c, enum stream_role role)
 	if (role != ROLE_REQUESTS) {
 		pair_forget_all(flow, c);
 		c->forgotten = 0;
+	}
+	c->unsure = true;
+}
+
+void pair_joined(struct flow *flow, struct conn *c)
+{
+	/* one outstanding request is answered next, most likely; of several it cannot be told which
+	 */
+	if (c->n_pending > 1) {
+		pair_forget_all(flow, c);
+		c->forgotten = 0;
+		c->crowded = true;
 	}
 	c->unsure = true;
 }
