@@ -144,10 +144,18 @@ struct buffers {
 };
 
 struct call {
-	struct capture_record head; /* of the records to come */
 	struct buffers b;
 	u64 bytes; /* of the stream, at b */
-	u64 from; /* of the next record */
+	u64 waiting; /* bytes in the ring buffer before it */
+	/* the next record */
+	u64 from; /* where its bytes are; in a packet: at which offset */
+	u32 n; /* how many */
+	u32 length; /* how many it stands for */
+	u32 seq;
+	u32 flags;
+	u32 direction;
+	u32 reserved;
+	struct capture_record head; /* the rest of it, if there are several */
 	u64 left; /* of bytes: behind from */
 	u64 wanted; /* of left: to be captured */
 	u64 seg_left; /* in the buffer at from */
@@ -216,20 +224,21 @@ static __always_inline void skip(struct capture_counters *count, u32 reason, u64
 
 /* ---- the ring buffer: the only place that reserves and submits ---- */
 
-static __always_inline u64 wakeup_flags(void)
+static __always_inline u64 ring_waiting(void)
 {
-	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) < wakeup_bytes || wakeup_asked)
-		return BPF_RB_NO_WAKEUP;
-	wakeup_asked = 1;
-	return BPF_RB_FORCE_WAKEUP;
+	return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
 }
 
-static __always_inline void submit(struct capture_counters *count, void *rec)
+/* waiting: bytes in the ring buffer before this call's records */
+static __always_inline void submit(struct capture_counters *count, void *rec, u64 waiting)
 {
-	u64 flags = wakeup_flags();
+	u64 flags = BPF_RB_NO_WAKEUP;
 
-	if (flags == BPF_RB_FORCE_WAKEUP)
+	if (waiting >= wakeup_bytes && !wakeup_asked) {
+		wakeup_asked = 1;
+		flags = BPF_RB_FORCE_WAKEUP;
 		count->wakeups++;
+	}
 	bpf_ringbuf_submit(rec, flags);
 }
 
@@ -267,12 +276,15 @@ enum memory { FROM_USER, FROM_KERNEL, FROM_PACKET };
 
 enum emitted { EMIT_OK, EMIT_FAULT, EMIT_FULL };
 
-/* A record of one size class with head.captured bytes from call->from. */
-static __always_inline int emit_class(
-	struct capture_counters *count, struct call *call, u64 max, u32 memory, void *skb)
+/*
+ * A record of one size class with call->n bytes from call->from. c: fill the header from it; NULL: it is call->head, for one
+ * of several records.
+ */
+static __always_inline int emit_class(struct capture_counters *count, struct call *call,
+	const struct conn *c, u64 max, u32 memory, void *skb)
 {
 	struct capture_record *rec;
-	u64 n = call->head.captured;
+	u64 n = call->n;
 	const void *from = (const void *)call->from;
 	long failed;
 
@@ -303,8 +315,14 @@ static __always_inline int emit_class(
 		bpf_ringbuf_discard(rec, BPF_RB_NO_WAKEUP);
 		return EMIT_FAULT;
 	}
-	__builtin_memcpy(rec, &call->head, sizeof(*rec));
-	submit(count, rec);
+	if (c)
+		fill(rec, c, CAPTURE_DATA, call->direction, call->seq, call->flags);
+	else
+		__builtin_memcpy(rec, &call->head, sizeof(*rec));
+	rec->size = sizeof(*rec) + n;
+	rec->length = call->length;
+	rec->captured = n;
+	submit(count, rec, call->waiting);
 	return EMIT_OK;
 }
 
@@ -312,44 +330,52 @@ static __always_inline int emit_class(
 #define CLASS(total) ((total) - 8 - sizeof(struct capture_record))
 _Static_assert(CLASS(16384) == CAPTURE_DATA_MAX, "the largest class");
 
-static __always_inline int emit(u32 program, u32 memory, void *skb)
+static __always_inline int emit(struct capture_counters *count, struct call *call,
+	const struct conn *c, u32 memory, void *skb)
+{
+	u32 n = call->n;
+
+	if (n <= CLASS(256))
+		return emit_class(count, call, c, CLASS(256), memory, skb);
+	if (n <= CLASS(512))
+		return emit_class(count, call, c, CLASS(512), memory, skb);
+	if (n <= CLASS(1024))
+		return emit_class(count, call, c, CLASS(1024), memory, skb);
+	if (n <= CLASS(2048))
+		return emit_class(count, call, c, CLASS(2048), memory, skb);
+	if (n <= CLASS(4096))
+		return emit_class(count, call, c, CLASS(4096), memory, skb);
+	if (n <= CLASS(8192))
+		return emit_class(count, call, c, CLASS(8192), memory, skb);
+	return emit_class(count, call, c, CLASS(16384), memory, skb);
+}
+
+/* One record of several. */
+static __always_inline int emit_more(u32 program, u32 memory, void *skb)
 {
 	struct capture_counters *count = bpf_map_lookup_elem(&counters, &program);
 	struct call *call = bpf_map_lookup_elem(&calls, &program);
-	u32 n;
 
 	if (!count || !call)
 		return EMIT_FAULT;
-	n = call->head.captured;
-	call->head.size = sizeof(call->head) + n;
-	if (n <= CLASS(256))
-		return emit_class(count, call, CLASS(256), memory, skb);
-	if (n <= CLASS(512))
-		return emit_class(count, call, CLASS(512), memory, skb);
-	if (n <= CLASS(1024))
-		return emit_class(count, call, CLASS(1024), memory, skb);
-	if (n <= CLASS(2048))
-		return emit_class(count, call, CLASS(2048), memory, skb);
-	if (n <= CLASS(4096))
-		return emit_class(count, call, CLASS(4096), memory, skb);
-	if (n <= CLASS(8192))
-		return emit_class(count, call, CLASS(8192), memory, skb);
-	return emit_class(count, call, CLASS(16384), memory, skb);
+	call->head.seq = call->seq;
+	call->head.flags = call->flags;
+	return emit(count, call, NULL, memory, skb);
 }
 
 __noinline int emit_user(u32 program)
 {
-	return emit(program, FROM_USER, NULL);
+	return emit_more(program, FROM_USER, NULL);
 }
 
 __noinline int emit_kernel(u32 program)
 {
-	return emit(program, FROM_KERNEL, NULL);
+	return emit_more(program, FROM_KERNEL, NULL);
 }
 
 __noinline int emit_packet(struct __sk_buff *skb, u32 program)
 {
-	return emit(program, FROM_PACKET, skb);
+	return emit_more(program, FROM_PACKET, skb);
 }
 
 /* A record without bytes: that some passed which cannot be read, or that a direction is over. */
@@ -366,16 +392,15 @@ static __always_inline void emit_empty(struct capture_counters *count, const str
 	}
 	fill(rec, c, type, direction, seq, flags);
 	rec->length = length;
-	submit(count, rec);
+	submit(count, rec, ring_waiting());
 }
 
 /*
  * What may be captured of one call. As the ring buffer fills up, less and less: the heads of messages last, so that it
  * degrades before it drops.
  */
-static __always_inline u32 call_limit(void)
+static __always_inline u32 call_limit(u64 waiting)
 {
-	u64 waiting = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
 	u32 limit = capture_limit;
 
 	if (waiting > ring_bytes / 2 && limit > 4096)
@@ -394,11 +419,11 @@ static __always_inline u32 call_limit(void)
 static __always_inline void not_captured(
 	struct capture_counters *count, int done, u64 total, u64 left, u64 wanted)
 {
-	u64 configured = total < capture_limit ? total : capture_limit;
-	u64 got = total - left;
+	u64 configured, got = total - left;
 
 	if (left == 0)
 		return;
+	configured = total < capture_limit ? total : capture_limit;
 	if (done == EMIT_FULL) {
 		skip(count, CAPTURE_SKIP_RING_FULL, left);
 	} else if (done == EMIT_FAULT) {
@@ -697,7 +722,7 @@ static __always_inline void buffers_of(bool btf, struct msghdr *msg, struct buff
 		kind = BPF_CORE_READ((struct iov_iter___iov *)&msg->msg_iter, type) & ~1U;
 	if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
 		kind == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
-		b->one = (const void *)BPF_CORE_READ(msg, msg_iter.ubuf);
+		b->one = (const void *)GET(btf, msg, msg_iter.ubuf);
 		return;
 	}
 	if (kind == bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
@@ -752,15 +777,15 @@ __noinline int capture_piece(u32 program)
 		n = record_limit;
 	if (n > call->wanted)
 		n = call->wanted;
-	call->head.captured = n;
+	call->n = n;
 	/* the last one stands for all that is left */
-	call->head.length = n == call->wanted ? call->left : n;
+	call->length = n == call->wanted ? call->left : n;
 	call->done = call->b.memory == FROM_USER ? emit_user(program) : emit_kernel(program);
 	if (call->done != EMIT_OK)
 		return 0;
 	count->captured += n;
-	call->head.flags &= ~CAPTURE_F_FIRST;
-	call->head.seq += n;
+	call->flags &= ~CAPTURE_F_FIRST;
+	call->seq += n;
 	call->from += n;
 	call->seg_left -= n;
 	call->left -= n;
@@ -769,22 +794,39 @@ __noinline int capture_piece(u32 program)
 }
 
 /*
- * Writes records for the call->bytes bytes of the stream that are at call->b and begin at head.seq. What is not captured is
+ * Writes records for the call->bytes bytes of the stream that are at call->b and begin at call->seq. What is not captured is
  * counted, and the next record's seq shows it; the last record's length stands for what follows it in this call.
  */
 static __always_inline void capture_buffers(
-	struct capture_counters *count, u32 program, struct call *call)
+	struct capture_counters *count, u32 program, struct call *call, const struct conn *c)
 {
-	u64 limit = call_limit();
+	u64 limit;
 
+	call->waiting = ring_waiting();
+	limit = call_limit(call->waiting);
 	call->left = call->bytes;
 	call->wanted = call->left < limit ? call->left : limit;
-	call->done = EMIT_OK;
-	call->seg_left = 0;
 	if (!call->b.vec) {
 		call->seg_left = call->left;
 		call->from = (u64)call->b.one + call->b.off;
+		if (call->wanted <= record_limit && call->b.memory == FROM_USER) {
+			/* most calls: one buffer, one record */
+			call->n = call->wanted;
+			call->length = call->left;
+			call->done = emit(count, call, c, FROM_USER, NULL);
+			if (call->done == EMIT_OK) {
+				count->captured += call->wanted;
+				call->left -= call->wanted;
+				call->wanted = 0;
+			}
+			not_captured(count, call->done, call->bytes, call->left, call->wanted);
+			return;
+		}
+	} else {
+		call->seg_left = 0;
 	}
+	call->done = EMIT_OK;
+	fill(&call->head, c, CAPTURE_DATA, call->direction, call->seq, call->flags);
 	for (u32 i = 0; i < CAPTURE_SEGMENTS_MAX; i++)
 		if (!capture_piece(program))
 			break;
@@ -846,16 +888,12 @@ static __always_inline u64 bytes_read(bool btf, struct tcp_sock *tp)
 	return GET(btf, tp, bytes_received) - (u32)(next - copied);
 }
 
-/* What both directions do with call->bytes new bytes at call->b, for hooks that see a call: decide, then capture. */
+/* What both directions do with call->bytes new bytes at call->b, counted as seen, for hooks that see a call: decide, then capture. */
 static __always_inline void take_call(struct capture_counters *count, u32 program, struct call *call,
 	struct conn *c, struct sock *sk, u8 direction, u32 seq, u32 flags)
 {
 	u64 bytes = call->bytes;
 
-	count->calls++;
-	count->seen += bytes;
-	if (unwanted(count, c, sk, bytes))
-		return;
 	if (!conn_owner(c)) {
 		c->verdict = V_OWN;
 		skip(count, CAPTURE_SKIP_OWN, bytes);
@@ -883,8 +921,10 @@ static __always_inline void take_call(struct capture_counters *count, u32 progra
 			flags | CAPTURE_F_UNREADABLE);
 		return;
 	}
-	fill(&call->head, c, CAPTURE_DATA, direction, seq, flags);
-	capture_buffers(count, program, call);
+	call->direction = direction;
+	call->seq = seq;
+	call->flags = flags;
+	capture_buffers(count, program, call, c);
 }
 
 /* ---- egress ---- */
@@ -947,9 +987,14 @@ static __always_inline int sent(bool btf, struct sock *sk, struct msghdr *msg)
 			flags |= CAPTURE_F_FIRST;
 	}
 	c->next[CAPTURE_EGRESS] = seq + bytes;
+	bytes -= known;
+	count->calls++;
+	count->seen += bytes;
+	if (unwanted(count, c, sk, bytes))
+		return 0;
 	buffers_of(btf, msg, &call->b);
 	call->b.off += known;
-	call->bytes = bytes - known;
+	call->bytes = bytes;
 	take_call(count, CAPTURE_P_EGRESS, call, c, sk, CAPTURE_EGRESS, seq + known, flags);
 	return 0;
 }
@@ -1054,8 +1099,16 @@ static __always_inline int received(bool btf, struct sock *sk, struct msghdr *ms
 			seq += known;
 			bytes -= known;
 		}
+	} else {
+		c->seen[CAPTURE_INGRESS] = 1;
+		if (c->fresh)
+			flags |= CAPTURE_F_FIRST;
 	}
 	c->next[CAPTURE_INGRESS] = seq + bytes;
+	count->calls++;
+	count->seen += bytes;
+	if (unwanted(count, c, sk, bytes))
+		return 0;
 	call->bytes = bytes;
 	buffers_of(btf, msg, &call->b);
 	if (how & MSG_TRUNC)
@@ -1064,9 +1117,6 @@ static __always_inline int received(bool btf, struct sock *sk, struct msghdr *ms
 		call->b.readable = false;
 		count->not_placed++;
 	}
-	if (!c->seen[CAPTURE_INGRESS] && c->fresh)
-		flags |= CAPTURE_F_FIRST;
-	c->seen[CAPTURE_INGRESS] = 1;
 	take_call(count, CAPTURE_P_INGRESS, call, c, sk, CAPTURE_INGRESS, seq, flags);
 	return 0;
 }
@@ -1266,22 +1316,38 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 		c->seen[CAPTURE_INGRESS] = 1;
 		flags |= CAPTURE_F_FIRST;
 	}
-	limit = call_limit();
+	call->waiting = ring_waiting();
+	limit = call_limit(call->waiting);
 	wanted = left < limit ? left : limit;
 	total = left;
-	fill(&call->head, c, CAPTURE_DATA, CAPTURE_INGRESS, seq, flags);
 	call->from = off;
+	call->seq = seq;
+	call->flags = flags;
+	call->direction = CAPTURE_INGRESS;
+	if (wanted <= record_limit) {
+		call->n = wanted;
+		call->length = left;
+		done = emit(count, call, c, FROM_PACKET, skb);
+		if (done == EMIT_OK) {
+			count->captured += wanted;
+			left -= wanted;
+			wanted = 0;
+		}
+		not_captured(count, done, total, left, wanted);
+		return 1;
+	}
+	fill(&call->head, c, CAPTURE_DATA, CAPTURE_INGRESS, seq, flags);
 	for (u32 i = 0; i < PACKET_RECORDS_MAX && wanted; i++) {
 		u32 n = wanted < record_limit ? wanted : record_limit;
 
-		call->head.captured = n;
-		call->head.length = n == wanted ? left : n;
+		call->n = n;
+		call->length = n == wanted ? left : n;
 		done = emit_packet(skb, CAPTURE_P_INGRESS);
 		if (done != EMIT_OK)
 			break;
 		count->captured += n;
-		call->head.flags &= ~CAPTURE_F_FIRST;
-		call->head.seq += n;
+		call->flags &= ~CAPTURE_F_FIRST;
+		call->seq += n;
 		call->from += n;
 		left -= n;
 		wanted -= n;
