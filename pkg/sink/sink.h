@@ -29,22 +29,27 @@ struct sink_stats {
 	uint64_t queued;       /* now */
 	uint64_t queued_bytes; /* now */
 	uint64_t delivered_bytes;
+	int error; /* errno that closed it, or that it waits for to pass (ENOSPC); 0: all is well */
 };
 
 /*
  * A sink that writes to fd (which stays the caller's, blocking or not; O_NONBLOCK is not changed:
  * others may share it). Starts one thread with all signals blocked. SIGPIPE must be ignored by the
  * process. max_bytes: of the buffer (>= 64 KiB).
+ *
+ * A full disk (ENOSPC, EDQUOT) is waited for: messages queue, then count as FULL, and the line that
+ * was cut goes on where it stopped. Any other error than EAGAIN and EINTR closes the sink.
  */
 int sink_new(int fd, size_t max_bytes, struct sink **ret_sink, struct err *err) MUST_CHECK;
-/* Never blocks on the reader. line ends with '\n'. 0, or -ENOBUFS (full), -EPIPE (closed): counted
- * already. */
+/* Never blocks on the reader. line ends with '\n' and holds no other one (-EINVAL, not counted, if
+ * the last byte is none). 0, or -ENOBUFS (full), -EPIPE (closed): counted already. One thread calls
+ * this, sink_kick() and sink_flush(). */
 int sink_write(struct sink *sink, const char *line, size_t len);
 /* What was written reaches the reader soon: call at the end of a batch (wakes the writer; cheap
  * when it is awake). */
 void sink_kick(struct sink *sink);
-/* Waits until all is written or timeout_ms is over; what is left then is dropped as SHUTDOWN.
- * Returns how many. */
+/* Waits until all is written or timeout_ms is over; what is left then is dropped as SHUTDOWN, and
+ * so is what is written later: the sink is closed. Returns how many were left. */
 uint64_t sink_flush(struct sink *sink, uint64_t timeout_ms);
 /* A writer that hangs in write(2) is left behind (its thread ends with the process). */
 void sink_free(struct sink *sink);
