@@ -96,7 +96,7 @@ static bool size_byte(struct http_body *body, char c)
 		/* no string goes over a line end, but somebody may take it for one */
 		if (body->state == EXT_QUOTED || body->state == EXT_ESCAPED)
 			return lose(body);
-		if (body->state == SIZE_BLANK)
+		if (body->state == SIZE_BLANK || c == '\n')
 			set_fault(body, HTTP_FAULT_CHUNK);
 		if (c == '\n')
 			return end_size(body);
@@ -136,6 +136,8 @@ static bool size_byte(struct http_body *body, char c)
 static bool data_end_byte(struct http_body *body, char c)
 {
 	if (c == '\n') {
+		if (body->state == DATA_END)
+			set_fault(body, HTTP_FAULT_CHUNK);
 		begin_line(body, SIZE);
 		return true;
 	}

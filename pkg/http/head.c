@@ -36,7 +36,7 @@ size_t http_head_end(const char *p, size_t len, size_t *scanned)
 			return 0;
 	}
 	while (i < len) {
-		i = http_find_line_end(p, i, len);
+		i = http_find_head_end(p, i, len);
 		if (i == len)
 			break;
 		n = empty_line(p, i + 1, len);
@@ -121,7 +121,7 @@ static void version(const char *p, size_t i, size_t end, struct http_head *head)
 
 	head->version = slice(k, end);
 	head->major = small_number(p, &k, end);
-	head->minor = 0;
+	head->minor = head->version.len > 0 ? 0 : 9;
 	if (k < end && p[k] == '.') {
 		k++;
 		head->minor = small_number(p, &k, end);

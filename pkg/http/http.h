@@ -23,9 +23,10 @@ enum http_kind { HTTP_REQUEST, HTTP_RESPONSE };
  * What was wrong on the wire; the first one found stays. http_fault_text() is what users see as
  * `error`.
  *
- * Tolerated without a fault: a bare LF as line end; empty lines before the message; a status line
- * without the blank behind the code; any byte from 0x80 up in a target, a reason or a value; any
- * visible ASCII character in a target; equal Content-Lengths, also as a list ("5, 5").
+ * Tolerated without a fault: a bare LF as line end in a head or trailer; empty lines before the
+ * message; a status line without the blank behind the code; any byte from 0x80 up in a target, a
+ * reason or a value; any visible ASCII character in a target; equal Content-Lengths, also as a list
+ * ("5, 5").
  */
 enum http_fault {
 	HTTP_OK,
@@ -52,7 +53,8 @@ enum http_fault {
 	/* chunked twice or not the last coding, a request without chunked, a coding that is not
 	 * registered ("identity" is one, and otherwise ignored), or HTTP/1.0 with any. */
 	HTTP_FAULT_TRANSFER_ENCODING,
-	/* A bad chunk size, extension or chunk end: mostly the rest of the body cannot be told. */
+	/* A bad chunk size, extension or chunk end: the rest of the body cannot be told. But for
+	 * blanks behind the size, and bare LF: these go on. */
 	HTTP_FAULT_CHUNK,
 	/* HTTP/1.1 request without Host, a request with two, or with one that names no host. */
 	HTTP_FAULT_HOST,
@@ -100,7 +102,7 @@ struct http_head {
 	uint32_t size; /* bytes of the whole head, with leading empty lines and the final one */
 	enum http_kind kind;
 	enum http_fault fault;
-	uint8_t major, minor;	   /* HTTP version, at most 255; 0.9 if the request line has none */
+	uint8_t major, minor;	   /* HTTP version, at most 255; 0.9 if there is none */
 	uint16_t status;	   /* 0 on a request, or if it is not three digits */
 	struct http_slice method;  /* empty on a response */
 	struct http_slice target;  /* request target as on the wire; empty on a response */

@@ -30,13 +30,37 @@ static inline bool http_is_blank(char c)
 	return c == ' ' || c == '\t';
 }
 
-/* HTTP_TO_LF stops at LF, HTTP_TO_CONTROL at control characters, HTTP_TO_BLANK at tab and space,
- * too. */
-enum http_stop { HTTP_TO_LF, HTTP_TO_CONTROL, HTTP_TO_BLANK };
+/* HTTP_TO_CONTROL stops at control characters; HTTP_TO_BLANK at tab and space, too. */
+enum http_stop { HTTP_TO_CONTROL, HTTP_TO_BLANK };
 
 static inline bool http_stops(char c, enum http_stop stop)
 {
 	return http_is(c, HTTP_C_CONTROL) || (stop == HTTP_TO_BLANK && http_is_blank(c));
+}
+
+/*
+ * The first i in [i, len) whose byte stops, len if there is none. Reads p[0..len) only.
+ *
+ * 8 bytes at a time; a word that holds a control character is looked at byte by byte.
+ */
+static inline size_t http_find_portable(const char *p, size_t i, size_t len, enum http_stop stop)
+{
+	const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
+	const uint64_t del = 0x7f * ones, limit = (stop == HTTP_TO_BLANK ? 0x21 : 0x20) * ones;
+
+	for (; len - i >= 8; i += 8) {
+		uint64_t v, x;
+
+		memcpy(&v, p + i, 8);
+		x = v ^ del;
+		if ((((v - limit) & ~v) | ((x - ones) & ~x)) & highs)
+			for (size_t k = i; k < i + 8; k++)
+				if (http_stops(p[k], stop))
+					return k;
+	}
+	while (i < len && !http_stops(p[i], stop))
+		i++;
+	return i;
 }
 
 #ifdef __SSE2__
@@ -47,13 +71,14 @@ static inline unsigned int http_stop_mask(const char *p, enum http_stop stop)
 	__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
 	__m128i top = _mm_set1_epi8(stop == HTTP_TO_BLANK ? 0x20 : 0x1f);
 	__m128i hit = _mm_cmpeq_epi8(_mm_min_epu8(v, top), v);
+
 	if (stop == HTTP_TO_CONTROL)
 		hit = _mm_andnot_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\t')), hit);
 	hit = _mm_or_si128(hit, _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
 	return (unsigned int)_mm_movemask_epi8(hit);
 }
 
-/* The first i in [i, len) whose byte stops, len if there is none. Reads p[0..len) only. */
+/* As http_find_portable(). */
 static inline size_t http_find(const char *p, size_t i, size_t len, enum http_stop stop)
 {
 	unsigned int mask;
@@ -103,31 +128,15 @@ static inline size_t http_plain_run(const char *p)
 
 #else
 
-/* 8 bytes at a time; a word that holds a control character is looked at byte by byte. */
 static inline size_t http_find(const char *p, size_t i, size_t len, enum http_stop stop)
 {
-	const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
-	const uint64_t del = 0x7f * ones, limit = (stop == HTTP_TO_BLANK ? 0x21 : 0x20) * ones;
-
-	for (; len - i >= 8; i += 8) {
-		uint64_t v, x;
-
-		memcpy(&v, p + i, 8);
-		x = v ^ del;
-		if ((((v - limit) & ~v) | ((x - ones) & ~x)) & highs)
-			for (size_t k = i; k < i + 8; k++)
-				if (http_stops(p[k], stop))
-					return k;
-	}
-	while (i < len && !http_stops(p[i], stop))
-		i++;
-	return i;
+	return http_find_portable(p, i, len, stop);
 }
 
 #endif
 
 /* The first i in [i, len) where LF is followed by CR, LF or nothing, len if there is none. */
-static inline size_t http_find_line_end(const char *p, size_t i, size_t len)
+static inline size_t http_find_head_end(const char *p, size_t i, size_t len)
 {
 #ifdef __SSE2__
 	for (; len - i > 16; i += 16) {
