@@ -120,11 +120,8 @@ mount --rbind /dev "$root/dev"
 mkdir -p "$root/work"
 mount -t tmpfs -o mode=755 ebpfdump "$root/work"
 
-# The files that git knows, as they are now.
 mkdir "$root/work/src"
-git -c safe.directory="$PWD" ls-files -z --deduplicate |
-	while IFS= read -r -d '' f; do [ ! -e "$f" ] || printf '%s\0' "$f"; done |
-	tar -c --null -T - | tar -x --no-same-owner -C "$root/work/src"
+test/build/export.sh "$root/work/src"
 
 install_packages || unavailable 'packages could not be installed'
 # shellcheck disable=SC2016
@@ -137,8 +134,9 @@ build() { # NAME MAKE-ARGUMENTS...
 	in_chroot make -C /work/src --no-print-directory -j"$jobs" "$@" >"$work/log" 2>&1 9>&- ||
 		status=$?
 	if [ $status -ne 0 ]; then
-		grep -E 'error:|warning:|^not ok|:[FE]:|^make: \*\*\*' "$work/log" | head -n 60 || true
-		tail -n 20 "$work/log"
+		grep -E 'error:|warning:|^not ok|:[FE]:|^make: \*\*\*' "$work/log" | cut -c1-300 |
+			head -n 60 || true
+		tail -n 20 "$work/log" | cut -c1-300
 	fi
 	case " $* " in
 	*' unit '*)
