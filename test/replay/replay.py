@@ -19,8 +19,8 @@ import struct
 import subprocess
 import sys
 
-sys.dont_write_bytecode = True
-import make  # noqa: E402
+sys.dont_write_bytecode = True  # nothing is written but to FOLDER
+import make
 
 GOLDEN = pathlib.Path(__file__).parent / "data" / "golden.jsonl"
 FLAGS = ["--node", "test", "--listen", ""]
