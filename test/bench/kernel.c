@@ -338,11 +338,17 @@ static void need_free_hook(void)
 
 /* ---- rounds ---- */
 
+#define SIZES_MAX 4
+
 struct result {
 	double per_send[ROUNDS_MAX];
 	uint64_t sent, captured; /* bytes */
-	uint64_t wakeups, records;
 };
+
+/* What is measured. */
+static uint32_t sizes[SIZES_MAX] = {1024}, n_sizes = 1;
+static uint32_t rounds = 15, most_sends = 1000;
+static struct result results[SIZES_MAX][N_CASES];
 
 static int compare(const void *a, const void *b)
 {
@@ -357,52 +363,74 @@ static double median(double *v, size_t n)
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-/* Stretches short enough that the ring buffer, drained between them, is never half full. */
+/*
+ * Stretches so short that the ring buffer, drained between them, is never half full: a record takes
+ * at most twice its bytes, and a send may make two.
+ */
 #define STRETCHES 15
 
-static void measure(const struct bench_case *c, uint32_t bytes, uint32_t sends, struct result *r,
-	uint32_t round)
+static uint32_t sends_of(uint32_t bytes)
 {
+	return MIN(RING_BYTES / 4 / (4 * (bytes + 128)), most_sends);
+}
+
+static void measure_size(const struct bench_case *c, struct loaded *l, uint32_t bytes,
+	struct result *r, uint32_t round)
+{
+	uint32_t sends = sends_of(bytes);
 	double stretch[STRETCHES];
-	struct probe_counters counters;
+
+	tell((struct order){.what = OPEN, .payload = c->payload, .bytes = bytes});
+	drain(l);
+	l->bytes = 0;
+	for (int i = 0; i < STRETCHES; i++) {
+		stretch[i] = (double)tell((struct order){.what = SEND, .sends = sends}) / sends;
+		drain(l);
+	}
+	r->sent += (uint64_t)sends * STRETCHES * bytes;
+	r->captured += l->bytes;
+	r->per_send[round] = median(stretch, STRETCHES);
+	tell((struct order){.what = CLOSE});
+}
+
+static void measure(size_t which, uint32_t round)
+{
+	const struct bench_case *c = &cases[which];
+	/* the reference program is built for one size */
+	bool each = c->subject == REFERENCE;
 	struct loaded l;
 
 	need_free_hook();
-	load(&l, c->subject, bytes);
-	tell((struct order){.what = OPEN, .payload = c->payload, .bytes = bytes});
-	drain(&l);
-	l.bytes = 0;
-	for (int i = 0; i < STRETCHES; i++) {
-		stretch[i] = (double)tell((struct order){.what = SEND, .sends = sends}) / sends;
-		r->sent += (uint64_t)sends * bytes;
-		drain(&l);
+	for (uint32_t i = 0; i < n_sizes; i++) {
+		if (i == 0 || each)
+			load(&l, c->subject, sizes[i]);
+		measure_size(c, &l, sizes[i], &results[i][which], round);
+		if (i == n_sizes - 1 || each)
+			unload(&l);
 	}
-	r->captured += l.bytes;
-	if (l.probe && probe_counters(l.probe, &counters) == 0) {
-		for (int i = 0; i < CAPTURE_P_MAX; i++) {
-			r->wakeups += counters.by_program[i].wakeups;
-			r->records += counters.by_program[i].submitted;
-		}
-	}
-	tell((struct order){.what = CLOSE});
-	unload(&l);
-	r->per_send[round] = median(stretch, STRETCHES);
 }
 
-static void print_result(const char *name, const struct result *r, uint32_t rounds, bool last)
+static void print_size(uint32_t size)
 {
-	printf("    \"%s\": {\"sent\": %" PRIu64 ", \"captured\": %" PRIu64
-	       ", \"wakeups\": %" PRIu64 ", \"records\": %" PRIu64 ", \"per_send\": [",
-		name, r->sent, r->captured, r->wakeups, r->records);
-	for (uint32_t i = 0; i < rounds; i++)
-		printf("%s%.1f", i ? ", " : "", r->per_send[i]);
-	printf("]}%s\n", last ? "" : ",");
+	printf("  {\"bytes\": %u, \"sends\": %u, \"cases\": {\n", sizes[size],
+		sends_of(sizes[size]) * STRETCHES);
+	for (size_t i = 0; i < N_CASES; i++) {
+		const struct result *r = &results[size][i];
+
+		printf("    \"%s\": {\"sent\": %" PRIu64 ", \"captured\": %" PRIu64
+		       ", \"per_send\": [",
+			cases[i].name, r->sent, r->captured);
+		for (uint32_t round = 0; round < rounds; round++)
+			printf("%s%.1f", round ? ", " : "", r->per_send[round]);
+		printf("]}%s\n", i + 1 < N_CASES ? "," : "");
+	}
+	printf("  }}%s\n", size + 1 < n_sizes ? "," : "");
 }
 
 static void usage(void)
 {
-	fputs("usage: bench-kernel [--family auto|fentry|kprobe|tracepoint] [--rounds N] "
-	      "[--bytes N] [--instructions] [--case NAME]\n",
+	fputs("usage: bench-kernel [--family auto|fentry|kprobe|tracepoint] [--bytes N]... "
+	      "[--rounds N] [--sends N] [--instructions] [--case NAME]\n",
 		stderr);
 	exit(2);
 }
@@ -447,56 +475,74 @@ static void start_child(void)
 	}
 }
 
+/* A family that is named is taken at its word: trying takes long in an emulated machine. */
+static void choose_hooks(void)
+{
+	struct probe_offer offer = {0};
+	struct err err = {0};
+	int r = 0;
+
+	if (family == PROBE_AUTO) {
+		r = probe_try(&options, &offer, &err);
+	} else {
+		for (enum probe_hook h = 0; h < PROBE_HOOK_MAX; h++) {
+			offer.works[h] = true;
+			offer.storage[h] = family != PROBE_FAMILY_KPROBE;
+		}
+	}
+	if (r || probe_plan(&offer, family, false, &plan, &err)) {
+		fprintf(stderr, "bench-kernel: %s\n", err.text);
+		exit(1);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	static struct result results[N_CASES];
-	uint32_t rounds = 15, bytes = 1024, sends;
 	const char *only = NULL; /* to look at one with a profiler */
-	struct probe_offer offer;
-	struct err err = {0};
+	bool sized = false;
 
 	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--instructions") == 0)
+		if (strcmp(argv[i], "--instructions") == 0) {
 			count_instructions = true;
-		else if (strcmp(argv[i], "--rounds") == 0)
+		} else if (strcmp(argv[i], "--rounds") == 0) {
 			rounds = number(argv[++i], 1, ROUNDS_MAX);
-		else if (strcmp(argv[i], "--bytes") == 0)
-			bytes = number(argv[++i], 64, 8192);
-		else if (strcmp(argv[i], "--family") == 0)
+		} else if (strcmp(argv[i], "--sends") == 0) {
+			most_sends = number(argv[++i], 1, 1000);
+		} else if (strcmp(argv[i], "--bytes") == 0) {
+			n_sizes = sized ? n_sizes + 1 : 1;
+			sized = true;
+			if (n_sizes > SIZES_MAX)
+				usage();
+			sizes[n_sizes - 1] = number(argv[++i], 64, 8192);
+		} else if (strcmp(argv[i], "--family") == 0) {
 			family = family_of(argv[++i]);
-		else if (strcmp(argv[i], "--case") == 0)
+		} else if (strcmp(argv[i], "--case") == 0) {
 			only = argv[++i];
-		else
+		} else {
 			usage();
+		}
 	}
-	/* a record takes no more than twice its bytes, and each send may make two */
-	sends = MIN(RING_BYTES / 4 / (4 * (bytes + 128)), 1000U);
 	options = (struct probe_options){.ring_bytes = RING_BYTES,
 		.capture_bytes = 20480,
 		.connections = 65536,
 		.directions = 3};
 	need_free_hook();
-	if (probe_try(&options, &offer, &err) || probe_plan(&offer, family, false, &plan, &err)) {
-		fprintf(stderr, "bench-kernel: %s\n", err.text);
-		return 1;
-	}
+	choose_hooks();
 	start_child();
 	for (uint32_t round = 0; round < rounds; round++)
 		for (size_t i = 0; i < N_CASES; i++) {
-			size_t at = (i + round) % N_CASES;
+			size_t which = (i + round) % N_CASES;
 
-			if (only && strcmp(cases[at].name, only) != 0)
-				continue;
-			measure(&cases[at], bytes, sends, &results[at], round);
+			if (!only || strcmp(cases[which].name, only) == 0)
+				measure(which, round);
 		}
-	printf("{\"unit\": \"%s\", \"bytes\": %u, \"rounds\": %u, \"sends\": %u, \"egress\": "
-	       "\"%s\", "
-	       "\"ingress\": \"%s\",\n  \"cases\": {\n",
-		count_instructions ? "instructions" : "ns", bytes, rounds, sends * STRETCHES,
-		probe_hook_name(plan.egress), probe_hook_name(plan.ingress));
-	for (size_t i = 0; i < N_CASES; i++)
-		print_result(cases[i].name, &results[i], rounds, i == N_CASES - 1);
-	printf("  }}\n");
+	printf("{\"unit\": \"%s\", \"rounds\": %u, \"egress\": \"%s\", \"ingress\": \"%s\", "
+	       "\"sizes\": [\n",
+		count_instructions ? "instructions" : "ns", rounds, probe_hook_name(plan.egress),
+		probe_hook_name(plan.ingress));
+	for (uint32_t i = 0; i < n_sizes; i++)
+		print_size(i);
+	printf("]}\n");
 	close(orders);
 	wait(NULL);
 	return 0;
