@@ -1,11 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifdef __SSE2__
-#	include <emmintrin.h>
-#endif
-
 #include "pkg/dump/escape.h"
-
-#define BLOCK 16
 
 /*
  * What becomes of a byte: itself, a backslash and this letter, \u00XX ('u'), or not ASCII: the
@@ -31,90 +25,16 @@ static unsigned char byte(const char *p)
 	return (unsigned char)*p;
 }
 
-/* ---- blocks ---- */
-
-#ifdef __SSE2__
-
-/* Copies the block and says how many bytes at its front need no escape. */
-static inline unsigned copy_plain(char *d, const char *p)
+#ifndef __SSE2__
+unsigned escape_which(const char *block)
 {
-	__m128i v = _mm_loadu_si128((const __m128i *)p);
-	__m128i bad;
+	unsigned special = 0;
 
-	_mm_storeu_si128((__m128i *)d, v);
-	/* As signed numbers, the bytes from 0x80 are less than a blank, too. */
-	bad = _mm_cmplt_epi8(v, _mm_set1_epi8(' '));
-	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8('"')));
-	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
-	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
-	return (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(bad) | 1u << BLOCK);
+	for (unsigned i = 0; i < ESCAPE_BLOCK; i++)
+		special |= (unsigned)(escape_of[byte(block + i)] != 0) << i;
+	return special;
 }
-
-/* Gives letters at d the case of a header name; before: the character in front of them. Changes
- * at most a block (n only says how much of it counts). */
-static inline void name_case(char *d, unsigned n, char before)
-{
-	__m128i v = _mm_loadu_si128((const __m128i *)d);
-	__m128i bit = _mm_set1_epi8(0x20);
-	__m128i lower, letter, first;
-
-	(void)n;
-	letter = _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8('A' - 1)),
-		_mm_cmplt_epi8(v, _mm_set1_epi8('Z' + 1)));
-	lower = _mm_or_si128(v, _mm_and_si128(letter, bit));
-	letter = _mm_and_si128(_mm_cmpgt_epi8(lower, _mm_set1_epi8('a' - 1)),
-		_mm_cmplt_epi8(lower, _mm_set1_epi8('z' + 1)));
-	first = _mm_or_si128(_mm_slli_si128(v, 1), _mm_cvtsi32_si128((unsigned char)before));
-	first = _mm_cmpeq_epi8(first, _mm_set1_epi8('-'));
-	v = _mm_xor_si128(lower, _mm_and_si128(_mm_and_si128(letter, first), bit));
-	_mm_storeu_si128((__m128i *)d, v);
-}
-
-#else
-
-#	define EACH(b) (UINT64_C(0x0101010101010101) * (b))
-/* The highest bit of each byte that is zero (and maybe of bytes above a zero one) is set. */
-#	define ZERO(w) (((w)-EACH(1)) & ~(w)&EACH(0x80))
-
-static inline unsigned copy_plain(char *d, const char *p)
-{
-	unsigned n = 0;
-	uint64_t w;
-
-	memcpy(d, p, BLOCK);
-	for (; n < BLOCK; n += 8) {
-		memcpy(&w, p + n, 8);
-		if ((w & EACH(0x80)) || ((w - EACH(' ')) & ~w & EACH(0x80)) ||
-			ZERO(w ^ EACH('"')) || ZERO(w ^ EACH('\\')) || ZERO(w ^ EACH(0x7f)))
-			break;
-	}
-	while (n < BLOCK && !escape_of[byte(p + n)])
-		n++;
-	return n;
-}
-
-static inline void name_case(char *d, unsigned n, char before)
-{
-	for (unsigned i = 0; i < n; i++) {
-		char c = d[i];
-
-		if (before == '-' && c >= 'a' && c <= 'z')
-			d[i] = (char)(c - 0x20);
-		else if (before != '-' && c >= 'A' && c <= 'Z')
-			d[i] = (char)(c + 0x20);
-		before = c;
-	}
-}
-
 #endif
-
-static unsigned copy_plain_end(char *d, const char *p, size_t len)
-{
-	char block[BLOCK] = {0};
-
-	memcpy(block, p, MIN(len, (size_t)BLOCK));
-	return copy_plain(d, block);
-}
 
 /* ---- characters ---- */
 
@@ -220,32 +140,79 @@ static char *put_special(struct text *t, char *d, const char *stop)
 	return d + 2;
 }
 
+/*
+ * A block with specials, at t->p: does it as far as they are a backslash and a letter (the quotes
+ * of a JSON body). The marks stay valid while the rest of the block moves on, so nothing is
+ * searched twice. Needs two blocks of text and three of room.
+ */
+static char *put_quotes(struct text *t, char *d, unsigned special)
+{
+	unsigned done = 0;
+
+	for (; special; special &= special - 1) {
+		unsigned at = (unsigned)__builtin_ctz(special);
+		char letter = escape_of[byte(t->p + at)];
+
+		d += at - done;
+		done = at;
+		if (letter == 'u' || letter == 'x')
+			break;
+		if (t->kind == TEXT_VALUE && (letter == 'n' || letter == 'r'))
+			break;
+		d[0] = '\\';
+		d[1] = letter;
+		d += 2;
+		done++;
+		memcpy(d, t->p + done, ESCAPE_BLOCK);
+	}
+	if (!special) {
+		d += ESCAPE_BLOCK - done;
+		done = ESCAPE_BLOCK;
+	}
+	t->p += done;
+	return d;
+}
+
+/* One block, up to its first special or the end of the text or the room. */
+static char *put_block(struct text *t, char *d, const char *stop)
+{
+	size_t left = (size_t)(t->end - t->p), room = (size_t)(stop - d), n;
+	char block[ESCAPE_BLOCK] = {0};
+	const char *p = t->p;
+	unsigned special;
+
+	if (t->readable - p < ESCAPE_BLOCK) {
+		memcpy(block, p, MIN(left, sizeof(block)));
+		p = block;
+	}
+	special = escape_copy(d, p);
+	if (t->kind == TEXT_NAME)
+		escape_name_case(d, p, t->p > t->begin ? t->p[-1] : '-');
+	else if (special && left >= 2 * ESCAPE_BLOCK && room >= 3 * ESCAPE_BLOCK)
+		return put_quotes(t, d, special);
+	n = (size_t)__builtin_ctz(special | 1u << ESCAPE_BLOCK);
+	n = MIN(n, MIN(left, room));
+	t->p += n;
+	return d + n;
+}
+
 char *escape(struct text *t, char *d, char *stop)
 {
 	while (t->p < t->end) {
-		size_t left = (size_t)(t->end - t->p);
-		size_t room = (size_t)(stop - d), n;
-		char *next;
+		/* Names are few and short, and need to know what was before. */
+		if (t->kind != TEXT_NAME)
+			d = escape_plain(&t->p, t->end, t->readable, TEXT_LINE, d, stop);
+		if (t->p < t->end)
+			d = put_block(t, d, stop);
+		while (t->p < t->end && escape_of[byte(t->p)]) {
+			char *next = put_special(t, d, stop);
 
-		if (likely(t->readable - t->p >= BLOCK))
-			n = copy_plain(d, t->p);
-		else
-			n = copy_plain_end(d, t->p, left);
-		n = MIN(n, left);
-		if (t->kind == TEXT_NAME)
-			name_case(d, (unsigned)n, t->p > t->begin ? t->p[-1] : '-');
-		if (unlikely(n > room)) {
-			t->p += room;
-			return stop;
+			if (!next)
+				return d;
+			d = next;
 		}
-		t->p += n;
-		d += n;
-		if (n == BLOCK || n == left)
-			continue;
-		next = put_special(t, d, stop);
-		if (!next)
+		if (d == stop)
 			break;
-		d = next;
 	}
 	return d;
 }

@@ -11,6 +11,10 @@
 
 #include "pkg/base/base.h"
 
+#ifdef __SSE2__
+#	include <emmintrin.h>
+#endif
+
 #define ESCAPE_MAX 6
 /* So many bytes behind what escape() returns may be overwritten, even behind `stop`. */
 #define ESCAPE_SLACK 16
@@ -69,5 +73,157 @@ int escape_compare_names(struct span a, struct span b);
 
 /* Writes 4 bytes for each 3, rounded up. Returns the end. */
 char *escape_base64(char *d, struct span bytes) MUST_CHECK;
+
+/* ---- most text needs no escape: it is checked and copied 16 bytes at a time ---- */
+
+#define ESCAPE_BLOCK 16
+
+/* Whether one of the eight bytes needs an escape or is not ASCII. */
+static inline bool escape_any(uint64_t w)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101);
+	uint64_t quote = w ^ ones * '"', backslash = w ^ ones * '\\', del = w ^ ones * 0x7f;
+
+	/* The highest bit of a byte below the subtrahend is set: of others, too, but never in a
+	 * word without such a byte. */
+	return ((w | ((w - ones * ' ') & ~w) | ((quote - ones) & ~quote) |
+			((backslash - ones) & ~backslash) | ((del - ones) & ~del)) &
+		       ones * 0x80) != 0;
+}
+
+#ifdef __SSE2__
+
+/* Copies a block. Bit n of the result is set if byte n needs an escape or is not ASCII. */
+static inline unsigned escape_copy(char *d, const char *p)
+{
+	__m128i v = _mm_loadu_si128((const __m128i *)p);
+	__m128i bad;
+
+	_mm_storeu_si128((__m128i *)d, v);
+	/* As signed numbers, the bytes from 0x80 are less than a blank, too. */
+	bad = _mm_cmplt_epi8(v, _mm_set1_epi8(' '));
+	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8('"')));
+	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
+	return (unsigned)_mm_movemask_epi8(bad);
+}
+
+/* Copies a block with the letters in the case of a header name; before: the character in front. */
+static inline void escape_name_case(char *d, const char *p, char before)
+{
+	__m128i v = _mm_loadu_si128((const __m128i *)p);
+	__m128i bit = _mm_set1_epi8(0x20);
+	__m128i lower, letter, first;
+
+	letter = _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8('A' - 1)),
+		_mm_cmplt_epi8(v, _mm_set1_epi8('Z' + 1)));
+	lower = _mm_or_si128(v, _mm_and_si128(letter, bit));
+	letter = _mm_and_si128(_mm_cmpgt_epi8(lower, _mm_set1_epi8('a' - 1)),
+		_mm_cmplt_epi8(lower, _mm_set1_epi8('z' + 1)));
+	first = _mm_or_si128(_mm_slli_si128(v, 1), _mm_cvtsi32_si128((unsigned char)before));
+	first = _mm_cmpeq_epi8(first, _mm_set1_epi8('-'));
+	v = _mm_xor_si128(lower, _mm_and_si128(_mm_and_si128(letter, first), bit));
+	_mm_storeu_si128((__m128i *)d, v);
+}
+
+#else
+
+unsigned escape_which(const char *block);
+
+static inline unsigned escape_copy(char *d, const char *p)
+{
+	uint64_t low, high;
+
+	memcpy(&low, p, 8);
+	memcpy(&high, p + 8, 8);
+	memcpy(d, p, ESCAPE_BLOCK);
+	return likely(!escape_any(low) && !escape_any(high)) ? 0 : escape_which(p);
+}
+
+static inline void escape_name_case(char *d, const char *p, char before)
+{
+	for (unsigned i = 0; i < ESCAPE_BLOCK; i++) {
+		char c = p[i];
+
+		if (before == '-' && c >= 'a' && c <= 'z')
+			d[i] = (char)(c - 0x20);
+		else if (before != '-' && c >= 'A' && c <= 'Z')
+			d[i] = (char)(c + 0x20);
+		else
+			d[i] = c;
+		before = c;
+	}
+}
+
+#endif
+
+/* Copies less than a block if nothing needs an escape. Reads nothing behind the text. */
+static inline bool escape_short(char *d, const char *p, size_t len)
+{
+	uint64_t first = 0, last = 0;
+
+	if (len >= 8) {
+		memcpy(&first, p, 8);
+		memcpy(&last, p + len - 8, 8);
+		memcpy(d, &first, 8);
+		memcpy(d + len - 8, &last, 8);
+		return !escape_any(first) && !escape_any(last);
+	}
+	if (len >= 4) {
+		memcpy(&first, p, 4);
+		memcpy(&last, p + len - 4, 4);
+		memcpy(d, &first, 4);
+		memcpy(d + len - 4, &last, 4);
+		return !escape_any((first << 32 | last));
+	}
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)p[i];
+
+		d[i] = p[i];
+		if (c < ' ' || c >= 0x7f || c == '"' || c == '\\')
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The part of escape() that texts seldom leave: copies from *p until something is in the way; then
+ * the caller goes on with escape(). The branches are meant to be predicted: no block waits for the
+ * result of the one before.
+ */
+static inline char *escape_plain(const char **p, const char *end, const char *readable,
+	enum text_kind kind, char *d, const char *stop)
+{
+	char before = '-';
+
+	while (stop - d >= ESCAPE_BLOCK) {
+		size_t left = (size_t)(end - *p);
+		unsigned special;
+
+		if (unlikely(readable - *p < ESCAPE_BLOCK)) {
+			if (kind != TEXT_NAME && left < ESCAPE_BLOCK && escape_short(d, *p, left)) {
+				*p = end;
+				return d + left;
+			}
+			break;
+		}
+		special = escape_copy(d, *p);
+		if (kind == TEXT_NAME) {
+			escape_name_case(d, *p, before);
+			before = (*p)[ESCAPE_BLOCK - 1];
+		}
+		if (left <= ESCAPE_BLOCK) {
+			if (unlikely(special & ((1u << left) - 1)))
+				break;
+			*p = end;
+			return d + left;
+		}
+		if (unlikely(special))
+			break;
+		*p += ESCAPE_BLOCK;
+		d += ESCAPE_BLOCK;
+	}
+	return d;
+}
 
 #endif

@@ -67,34 +67,42 @@ static void overflow(struct writer *w)
 	w->end = w->scratch + WANT_MAX;
 }
 
-/* Makes sure that n bytes (at most WANT_MAX) can be written at w->p. */
-static inline void want(struct writer *w, size_t n)
+/*
+ * Where to write the next n bytes (at most WANT_MAX). The parts of a line between texts are written
+ * with a pointer of their own: begun with want(), ended by setting w->p.
+ */
+static inline char *want(struct writer *w, size_t n)
 {
 	if (unlikely((size_t)(w->end - w->p) < n))
 		overflow(w);
+	return w->p;
 }
 
-static inline void put(struct writer *w, const char *p, size_t len)
+static inline char *put(char *d, const char *p, size_t len)
 {
-	memcpy(w->p, p, len);
-	w->p += len;
+	memcpy(d, p, len);
+	return d + len;
 }
 
-#define PUT(w, literal) put(w, literal, sizeof(literal) - 1)
+#define PUT(d, literal) put(d, literal, sizeof(literal) - 1)
 
-static inline void put_number(struct writer *w, uint64_t value)
+static inline char *put_number(char *d, uint64_t value)
 {
 	static const char pairs[] = "0001020304050607080910111213141516171819"
 				    "2021222324252627282930313233343536373839"
 				    "4041424344454647484950515253545556575859"
 				    "6061626364656667686970717273747576777879"
 				    "8081828384858687888990919293949596979899";
-	unsigned n = 1;
-	char *d;
+	static const uint64_t powers[] = {0, 10, 100, 1000, 10000, 100000, 1000000, 10000000,
+		100000000, 1000000000, 10000000000, 100000000000, 1000000000000, 10000000000000,
+		100000000000000, 1000000000000000, 10000000000000000, 100000000000000000,
+		1000000000000000000, UINT64_C(10000000000000000000)};
+	/* 1233 / 4096 is a little less than the logarithm of 2 to the base of 10. */
+	unsigned guess = (64 - (unsigned)__builtin_clzll(value | 1)) * 1233 >> 12;
+	char *end = d + guess + (value >= powers[guess]);
 
-	for (uint64_t rest = value; rest >= 10; rest /= 10)
-		n++;
-	d = w->p += n;
+	d = end;
+
 	for (; value >= 100; value /= 100) {
 		d -= 2;
 		memcpy(d, pairs + value % 100 * 2, 2);
@@ -103,27 +111,27 @@ static inline void put_number(struct writer *w, uint64_t value)
 		memcpy(d - 2, pairs + value * 2, 2);
 	else
 		d[-1] = (char)('0' + value);
+	return end;
 }
 
-static inline void put_bool(struct writer *w, bool value)
+static inline char *put_ip(char *d, const struct dump_peer *peer)
 {
-	if (value)
-		PUT(w, "true");
-	else
-		PUT(w, "false");
+	memcpy(d, peer->ip, sizeof(peer->ip));
+	return d + MIN(peer->ip_len, sizeof(peer->ip) - 1);
 }
 
-static inline void put_ip(struct writer *w, const struct dump_peer *peer)
+/* What escape_plain() could not do: from p on. */
+static void put_text_rest(struct writer *w, struct text t, char *d, size_t limit)
 {
-	memcpy(w->p, peer->ip, sizeof(peer->ip));
-	w->p += MIN(peer->ip_len, sizeof(peer->ip) - 1);
-}
+	size_t room = (size_t)(w->end - w->p);
 
-/* A text that does not end within the limit. */
-static void put_text_cut(struct writer *w, const struct text *t, char *d, size_t room, size_t limit)
-{
+	d = escape(&t, d, w->p + MIN(room, limit));
+	if (t.p == t.end) {
+		w->p = d;
+		return;
+	}
 	if (w->sizes) {
-		size_t size = (size_t)(d - w->p) + escape_size(*t);
+		size_t size = (size_t)(d - w->p) + escape_size(t);
 		int digits = 64 - __builtin_clzll((unsigned long long)size | 1);
 
 		w->sizes->count[MIN(digits, 39)]++;
@@ -139,17 +147,22 @@ static inline void put_text(
 	struct writer *w, struct span s, enum text_kind kind, const char *readable, size_t limit)
 {
 	size_t room = (size_t)(w->end - w->p);
-	struct text t;
+	const char *p = s.p, *end = s.p + s.len;
 	char *d;
 
 	if (s.len == 0)
 		return;
-	t = text_of(s, kind, readable);
-	d = escape(&t, w->p, w->p + MIN(room, limit));
-	if (likely(t.p == t.end))
+	if (readable < end)
+		readable = end;
+	d = escape_plain(&p, end, readable, kind, w->p, w->p + MIN(room, limit));
+	if (likely(p == end)) {
 		w->p = d;
-	else
-		put_text_cut(w, &t, d, room, limit);
+	} else {
+		struct text t = text_of(s, kind, readable);
+
+		t.p = p;
+		put_text_rest(w, t, d, limit);
+	}
 }
 
 static inline void put_line(struct writer *w, struct span s)
@@ -160,7 +173,7 @@ static inline void put_line(struct writer *w, struct span s)
 /* Names of dump_conn: few bytes, never cut. */
 static void put_short(struct writer *w, const char *name, size_t size)
 {
-	want(w, size * ESCAPE_MAX);
+	w->p = want(w, size * ESCAPE_MAX);
 	put_text(w, span_of(name, strnlen(name, size)), TEXT_LINE, name + size, NO_LIMIT);
 }
 
@@ -181,7 +194,7 @@ static inline struct span name_of(const struct dump_message *m, uint32_t field)
  * small bit set tells those apart that may (their marks collide), and only these are sorted. So it
  * is a few nanoseconds per header, and n log n in the worst case that somebody can construct.
  */
-#define MARKS 1024
+#define MARKS 512
 
 struct groups {
 	bool any;	/* else the rest is not set */
@@ -256,7 +269,7 @@ static inline unsigned name_mark(struct span name)
 	first |= NO_CASE;
 	last |= NO_CASE;
 	first = (first ^ (last << 23 | last >> 41) ^ name.len) * UINT64_C(0x9e3779b97f4a7c15);
-	return (unsigned)(first >> 54);
+	return (unsigned)(first >> 55);
 }
 
 static int compare_fields(const void *a, const void *b, void *ctx)
@@ -331,8 +344,7 @@ static void put_repeated(struct writer *w, const struct groups *g, uint32_t fiel
 	while ((next &= ~NEXT_REPEATED) != NEXT_NONE && !w->full) {
 		char *p = w->p, *end = w->end;
 
-		want(w, FIELD_MAX);
-		PUT(w, "\",\"");
+		w->p = PUT(want(w, FIELD_MAX), "\",\"");
 		put_value(w, next);
 		if (w->plan.leave_out && (w->full || w->end - w->p < FIELD_MAX)) {
 			w->full = false;
@@ -347,19 +359,17 @@ static void put_repeated(struct writer *w, const struct groups *g, uint32_t fiel
 static inline void put_field(struct writer *w, const struct groups *g, uint32_t field, bool first)
 {
 	const struct dump_message *m = w->m;
+	char *d = want(w, FIELD_MAX);
 
-	want(w, FIELD_MAX);
 	if (!first)
-		PUT(w, ",");
-	PUT(w, "\"");
+		*d++ = ',';
+	w->p = PUT(d, "\"");
 	put_text(w, name_of(m, field), TEXT_NAME, m->bytes + m->head->size, NO_LIMIT);
-	want(w, FIELD_MAX);
-	PUT(w, "\":[\"");
+	w->p = PUT(want(w, FIELD_MAX), "\":[\"");
 	put_value(w, field);
 	if (g->any)
 		put_repeated(w, g, field);
-	want(w, FIELD_MAX);
-	PUT(w, "\"]");
+	w->p = PUT(want(w, FIELD_MAX), "\"]");
 }
 
 static void put_headers(struct writer *w, const struct groups *g)
@@ -447,116 +457,125 @@ static void put_start(struct writer *w)
 	/* The client of the exchange sent the requests and receives the responses. */
 	bool local = (m->direction == DUMP_EGRESS) == (head->kind == HTTP_REQUEST);
 	const struct dump_peer *client = local ? &conn->local : &conn->remote;
+	char *d;
 
-	want(w, 256);
-	PUT(w, "{\"direction\":");
-	put_number(w, m->direction);
-	PUT(w, ",\"timing_ms\":");
-	put_number(w, m->time_ns / 1000000);
-	PUT(w, ",\"remote_ip\":\"");
-	put_ip(w, client);
-	PUT(w, "\",\"remote_port\":");
-	put_number(w, client->port);
-	PUT(w, ",\"method\":\"");
+	d = PUT(want(w, 256), "{\"direction\":");
+	d = put_number(d, m->direction);
+	d = PUT(d, ",\"timing_ms\":");
+	d = put_number(d, m->time_ns / 1000000);
+	d = PUT(d, ",\"remote_ip\":\"");
+	d = put_ip(d, client);
+	d = PUT(d, "\",\"remote_port\":");
+	d = put_number(d, client->port);
+	w->p = PUT(d, ",\"method\":\"");
 	put_text(w, slice(m, head->method), TEXT_LINE, readable, w->plan.text);
-	want(w, 16);
-	PUT(w, "\",\"path\":\"");
+	w->p = PUT(want(w, 16), "\",\"path\":\"");
 	put_text(w, slice(m, head->target), TEXT_LINE, readable, w->plan.text);
-	want(w, 64);
-	PUT(w, "\",\"status_code\":");
-	put_number(w, head->status);
-	PUT(w, ",\"version\":\"");
+	d = PUT(want(w, 64), "\",\"status_code\":");
+	d = put_number(d, head->status);
+	w->p = PUT(d, ",\"version\":\"");
 	put_text(w, slice(m, head->version), TEXT_LINE, readable, w->plan.text);
-	want(w, 16);
-	PUT(w, "\",\"headers\":{");
+	w->p = PUT(want(w, 16), "\",\"headers\":{");
 }
 
+/* The two ends of the connection, as seen by this message. */
 static void put_ends(struct writer *w)
 {
 	const struct dump_conn *conn = w->m->conn;
 	bool egress = w->m->direction == DUMP_EGRESS;
 	const struct dump_peer *src = egress ? &conn->local : &conn->remote;
 	const struct dump_peer *dst = egress ? &conn->remote : &conn->local;
+	char *d;
 
-	want(w, 256);
-	PUT(w, "\",\"src_ip\":\"");
-	put_ip(w, src);
-	PUT(w, "\",\"src_port\":");
-	put_number(w, src->port);
-	PUT(w, ",\"dst_ip\":\"");
-	put_ip(w, dst);
-	PUT(w, "\",\"dst_port\":");
-	put_number(w, dst->port);
-	PUT(w, ",\"interface\":\"");
+	d = PUT(want(w, 256), ",\"src_ip\":\"");
+	d = put_ip(d, src);
+	d = PUT(d, "\",\"src_port\":");
+	d = put_number(d, src->port);
+	d = PUT(d, ",\"dst_ip\":\"");
+	d = put_ip(d, dst);
+	d = PUT(d, "\",\"dst_port\":");
+	d = put_number(d, dst->port);
+	w->p = PUT(d, ",\"interface\":\"");
 	put_short(w, conn->interface, sizeof(conn->interface));
+	w->p = PUT(want(w, 16), "\"");
 }
 
-/* What it answers. */
+static void put_process(struct writer *w)
+{
+	const struct dump_conn *conn = w->m->conn;
+	char *d;
+
+	w->p = PUT(want(w, 16), ",\"node\":\"");
+	put_line(w, span_str(w->format->node));
+	d = PUT(want(w, 64), "\",\"pid\":");
+	d = put_number(d, conn->pid);
+	w->p = PUT(d, ",\"comm\":\"");
+	put_short(w, conn->comm, sizeof(conn->comm));
+	w->p = PUT(want(w, 16), "\"");
+}
+
+static void put_amounts(struct writer *w, bool base64)
+{
+	const struct dump_message *m = w->m;
+	char *d;
+
+	d = PUT(want(w, 256), ",\"seq\":");
+	d = put_number(d, m->seq);
+	d = PUT(d, ",\"body_bytes\":");
+	d = put_number(d, m->body_bytes);
+	if (m->body_truncated || w->plan.body != NO_LIMIT)
+		d = PUT(d, ",\"body_truncated\":true");
+	else
+		d = PUT(d, ",\"body_truncated\":false");
+	if (base64)
+		d = PUT(d, ",\"body_encoding\":\"base64\"");
+	d = PUT(d, ",\"gap_bytes\":");
+	w->p = put_number(d, m->gap_bytes);
+}
+
+static void put_faults(struct writer *w)
+{
+	if (w->m->error) {
+		w->p = PUT(want(w, 16), ",\"error\":\"");
+		put_line(w, span_str(w->m->error));
+		w->p = PUT(want(w, 16), "\"");
+	}
+	if (w->plan.headers_cut)
+		w->p = PUT(want(w, 32), ",\"headers_truncated\":true");
+}
+
+/* What a response answers. */
 static void put_request(struct writer *w)
 {
 	const struct dump_message *m = w->m;
+	char *d;
 
-	want(w, 128);
-	PUT(w, ",\"latency_us\":");
-	put_number(w, m->latency_us);
-	PUT(w, ",\"request\":{\"method\":\"");
+	d = PUT(want(w, 128), ",\"latency_us\":");
+	d = put_number(d, m->latency_us);
+	w->p = PUT(d, ",\"request\":{\"method\":\"");
 	put_line(w, m->request_method);
-	want(w, 16);
-	PUT(w, "\",\"path\":\"");
+	w->p = PUT(want(w, 16), "\",\"path\":\"");
 	put_line(w, m->request_path);
-	want(w, 16);
-	PUT(w, "\",\"host\":\"");
+	w->p = PUT(want(w, 16), "\",\"host\":\"");
 	put_line(w, m->request_host);
-	want(w, 4);
-	PUT(w, "\"}");
-}
-
-static void put_rest(struct writer *w, bool base64)
-{
-	const struct dump_message *m = w->m;
-
-	put_ends(w);
-	want(w, 16);
-	PUT(w, "\",\"node\":\"");
-	put_line(w, span_str(w->format->node));
-	want(w, 64);
-	PUT(w, "\",\"pid\":");
-	put_number(w, m->conn->pid);
-	PUT(w, ",\"comm\":\"");
-	put_short(w, m->conn->comm, sizeof(m->conn->comm));
-	want(w, 256);
-	PUT(w, "\",\"seq\":");
-	put_number(w, m->seq);
-	PUT(w, ",\"body_bytes\":");
-	put_number(w, m->body_bytes);
-	PUT(w, ",\"body_truncated\":");
-	put_bool(w, m->body_truncated || w->plan.body != NO_LIMIT);
-	if (base64)
-		PUT(w, ",\"body_encoding\":\"base64\"");
-	PUT(w, ",\"gap_bytes\":");
-	put_number(w, m->gap_bytes);
-	if (m->error) {
-		want(w, 16);
-		PUT(w, ",\"error\":\"");
-		put_line(w, span_str(m->error));
-		want(w, 4);
-		PUT(w, "\"");
-	}
-	want(w, 64);
-	if (w->plan.headers_cut)
-		PUT(w, ",\"headers_truncated\":true");
-	if (m->request_method.len > 0)
-		put_request(w);
-	want(w, 4);
-	PUT(w, "}\n");
+	w->p = PUT(want(w, 16), "\"}");
 }
 
 /* From the end of the headers on. */
 static void put_tail(struct writer *w)
 {
-	want(w, 16);
-	PUT(w, "},\"body\":\"");
-	put_rest(w, put_body(w));
+	bool base64;
+
+	w->p = PUT(want(w, 16), "},\"body\":\"");
+	base64 = put_body(w);
+	w->p = PUT(want(w, 16), "\"");
+	put_ends(w);
+	put_process(w);
+	put_amounts(w, base64);
+	put_faults(w);
+	if (w->m->request_method.len > 0)
+		put_request(w);
+	w->p = PUT(want(w, 16), "}\n");
 }
 
 static void begin(struct writer *w, const struct plan *plan)

@@ -8,7 +8,6 @@
  * Sent or received by this machine, then always client and server, with the arrow the way the
  * message went. What does not fit its column pushes the rest to the right.
  */
-#include <inttypes.h>
 #include <time.h>
 
 #include "pkg/dump/dump.h"
@@ -232,46 +231,41 @@ static void put_target(struct line *l, struct span host, struct span target)
 	put_wire(l, target, TARGET_MAX);
 }
 
+static void put_tenths(struct line *l, uint64_t tenths, const char *unit)
+{
+	put_number(l, tenths / 10);
+	put_str(l, ".");
+	put_number(l, tenths % 10);
+	put_str(l, unit);
+}
+
 static void put_size(struct line *l, uint64_t bytes)
 {
-	static const char *const units[] = {"kB", "MB", "GB", "TB", "PB", "EB"};
-	char text[32];
+	static const char *const units[] = {" kB", " MB", " GB", " TB", " PB", " EB"};
 	size_t unit = 0;
 
 	if (bytes < 1000) {
-		(void)snprintf(text, sizeof(text), "%" PRIu64 " B", bytes);
-	} else {
-		/* rounded to tenths; 999.95 of one unit is 1.0 of the next */
-		for (; bytes >= 999950; bytes /= 1000)
-			unit++;
-		bytes = (bytes + 50) / 100;
-		(void)snprintf(text, sizeof(text), "%" PRIu64 ".%" PRIu64 " %s", bytes / 10,
-			bytes % 10, units[unit]);
+		put_number(l, bytes);
+		put_str(l, " B");
+		return;
 	}
-	put_str(l, text);
+	/* What would be rounded to 1000.0 of a unit is 1.0 of the next. */
+	for (; bytes >= 999950; bytes /= 1000)
+		unit++;
+	put_tenths(l, (bytes + 50) / 100, units[unit]);
 }
 
 static void put_latency(struct line *l, uint64_t us)
 {
-	if (us < 1000) {
+	if (us >= 999950) {
+		put_tenths(l, (us / 1000 + 50) / 100, " s");
+	} else if (us >= 1000) {
+		put_tenths(l, (us + 50) / 100, " ms");
+	} else {
 		put_number(l, us);
 		put_str(l, " ");
 		put_sign(l, "µ");
 		put_str(l, "s");
-		return;
-	}
-	/* tenths of a millisecond, or of a second */
-	us = us < 999950 ? (us + 50) / 100 : (us / 1000 + 50) / 100 * 10;
-	if (us < 10000) {
-		put_number(l, us / 10);
-		put_str(l, ".");
-		put_number(l, us % 10);
-		put_str(l, " ms");
-	} else {
-		put_number(l, us / 100);
-		put_str(l, ".");
-		put_number(l, us / 10 % 10);
-		put_str(l, " s");
 	}
 }
 
