@@ -8,6 +8,13 @@
 
 /* ---- a flow, what it says, and ways to feed it ---- */
 
+/* As ck_assert(), which writes to a file each time, where it is called a million times. */
+#define MUST(condition)                                 \
+	do {                                            \
+		if (!(condition))                       \
+			ck_abort_msg("%s", #condition); \
+	} while (0)
+
 #define SECOND UINT64_C(1000000000)
 #define WALL   INT64_C(1700000000000000000)
 
@@ -30,15 +37,15 @@ static void log_span(struct buf *log, struct span s)
 		char ch = s.p[i];
 
 		if (ch >= ' ' && ch < 127)
-			ck_assert_int_eq(buf_append(log, &ch, 1), 0);
+			MUST(buf_append(log, &ch, 1) == 0);
 		else
-			ck_assert_int_eq(buf_printf(log, "\\%02x", (unsigned char)ch), 0);
+			MUST(buf_printf(log, "\\%02x", (unsigned char)ch) == 0);
 	}
 }
 
 static void log_text(struct buf *log, const char *text)
 {
-	ck_assert_int_eq(buf_append(log, text, strlen(text)), 0);
+	MUST(buf_append(log, text, strlen(text)) == 0);
 }
 
 static void on_message(void *ctx, const struct dump_message *m)
@@ -48,16 +55,16 @@ static void on_message(void *ctx, const struct dump_message *m)
 	struct buf *log = &r->log;
 
 	r->messages++;
-	ck_assert_uint_eq(m->seq, 0);
+	MUST(m->seq == 0);
 	log_text(log, m->direction == DUMP_EGRESS ? "out " : "in ");
 	if (h->kind == HTTP_REQUEST) {
 		log_span(log, span_of(m->bytes + h->method.off, h->method.len));
 		log_text(log, " ");
 		log_span(log, span_of(m->bytes + h->target.off, h->target.len));
 	} else {
-		ck_assert_int_eq(buf_printf(log, "%u", h->status), 0);
+		MUST(buf_printf(log, "%u", h->status) == 0);
 	}
-	ck_assert_int_eq(buf_printf(log, " %u", h->n_fields), 0);
+	MUST(buf_printf(log, " %u", h->n_fields) == 0);
 	/* every field is read: a view of bytes that are gone shows under ASan */
 	for (uint32_t i = 0; i < h->n_fields; i++) {
 		const struct http_field *f = &h->fields[i];
@@ -73,10 +80,10 @@ static void on_message(void *ctx, const struct dump_message *m)
 		log_span(log, m->body);
 	}
 	if (m->body.len != m->body_bytes)
-		ck_assert_int_eq(buf_printf(log, " of %llu", (unsigned long long)m->body_bytes), 0);
-	ck_assert_int_eq(m->body_truncated, m->body.len < m->body_bytes);
+		MUST(buf_printf(log, " of %llu", (unsigned long long)m->body_bytes) == 0);
+	MUST(m->body_truncated == (m->body.len < m->body_bytes));
 	if (m->gap_bytes > 0)
-		ck_assert_int_eq(buf_printf(log, " gap %llu", (unsigned long long)m->gap_bytes), 0);
+		MUST(buf_printf(log, " gap %llu", (unsigned long long)m->gap_bytes) == 0);
 	if (m->request_method.len > 0) {
 		log_text(log, " for ");
 		log_span(log, m->request_method);
@@ -85,12 +92,10 @@ static void on_message(void *ctx, const struct dump_message *m)
 		log_text(log, " ");
 		log_span(log, m->request_host);
 		if (r->times)
-			ck_assert_int_eq(
-				buf_printf(log, " %lluus", (unsigned long long)m->latency_us), 0);
+			MUST(buf_printf(log, " %lluus", (unsigned long long)m->latency_us) == 0);
 	}
 	if (r->times)
-		ck_assert_int_eq(
-			buf_printf(log, " at %llu", (unsigned long long)(m->time_ns - WALL)), 0);
+		MUST(buf_printf(log, " at %llu", (unsigned long long)(m->time_ns - WALL)) == 0);
 	if (m->error) {
 		log_text(log, " error ");
 		log_text(log, m->error);
@@ -102,7 +107,7 @@ static void on_tunnel(void *ctx, uint64_t connection)
 {
 	struct rig *r = ctx;
 
-	ck_assert_uint_eq(r->tunnel, 0);
+	MUST(r->tunnel == 0);
 	r->tunnel = connection;
 }
 
@@ -113,7 +118,7 @@ static void rig_options(struct rig *r, const struct flow_options *options)
 	*r = (struct rig){.log = BUF_INIT(64 << 20), .connection = 1, .first = {true, true}};
 	r->seq[0] = 1000;
 	r->seq[1] = 5000;
-	ck_assert_int_eq(flow_new(options, on_message, r, &r->flow, &err), 0);
+	MUST(flow_new(options, on_message, r, &r->flow, &err) == 0);
 	flow_on_tunnel(r->flow, on_tunnel, r);
 }
 
@@ -129,7 +134,7 @@ static void check_ledger(struct flow *flow)
 {
 	const struct flow_stats *s = flow_stats(flow);
 
-	ck_assert_uint_eq(s->bytes,
+	MUST(s->bytes ==
 		s->bytes_parsed + s->bytes_repeated + s->bytes_unparsed + s->bytes_unfinished);
 }
 
@@ -140,10 +145,10 @@ static void rig_done(struct rig *r)
 	check_ledger(r->flow);
 	flow_finish(r->flow);
 	check_ledger(r->flow);
-	ck_assert_uint_eq(s->bytes_unfinished, 0);
-	ck_assert_uint_eq(s->buffered, 0);
-	ck_assert_uint_eq(s->connections, 0);
-	ck_assert_uint_eq(s->parsed[0] + s->parsed[1], r->messages);
+	MUST(s->bytes_unfinished == 0);
+	MUST(s->buffered == 0);
+	MUST(s->connections == 0);
+	MUST(s->parsed[0] + s->parsed[1] == r->messages);
 	flow_free(r->flow);
 	buf_done(&r->log);
 }
@@ -178,7 +183,7 @@ static void give(struct rig *r, struct capture_record rec, const char *p)
 {
 	char *copy = malloc(rec.captured ? rec.captured : 1);
 
-	ck_assert_ptr_nonnull(copy);
+	MUST(copy);
 	if (rec.captured)
 		memcpy(copy, p, rec.captured);
 	flow_record(r->flow, &rec, copy, WALL);
@@ -228,7 +233,7 @@ static void finish_dir(struct rig *r, unsigned dir, uint32_t flags)
 
 static void expect(struct rig *r, const char *log)
 {
-	ck_assert_int_eq(buf_append(&r->log, "", 1), 0);
+	MUST(buf_append(&r->log, "", 1) == 0);
 	ck_assert_str_eq(r->log.data, log);
 	r->log.len = 0;
 }
@@ -428,7 +433,7 @@ static void call_line(struct rig *r, const struct style *style, const struct lin
 	} else {
 		bits[n++] = (struct bit){0, len};
 	}
-	ck_assert_uint_le(n * 2, ARRAY_SIZE(bits));
+	MUST(n * 2 <= ARRAY_SIZE(bits));
 	if (style->shuffled) {
 		for (size_t i = 0, repeats = random_next(random) % 3; i < repeats; i++, n++)
 			bits[n] = bits[random_next(random) % n];
@@ -479,10 +484,10 @@ static void flipped(const char *log, struct buf *out)
 		const char *end = strchr(log, '\n') + 1, *rest = log + (*log == 'o' ? 3 : 2);
 
 		log_text(out, *log == 'o' ? "in" : "out");
-		ck_assert_int_eq(buf_append(out, rest, (size_t)(end - rest)), 0);
+		MUST(buf_append(out, rest, (size_t)(end - rest)) == 0);
 		log = end;
 	}
-	ck_assert_int_eq(buf_append(out, "", 1), 0);
+	MUST(buf_append(out, "", 1) == 0);
 }
 
 static void run(const struct conversation *talk, const struct style *style, size_t cut_line,
@@ -503,17 +508,17 @@ static void run(const struct conversation *talk, const struct style *style, size
 		finish_dir(&r, CAPTURE_BOTH, 0);
 	if (style->flip)
 		flipped(talk->log, &want);
-	ck_assert_int_eq(buf_append(&r.log, "", 1), 0);
+	MUST(buf_append(&r.log, "", 1) == 0);
 	ck_assert_msg(strcmp(r.log.data, style->flip ? want.data : talk->log) == 0,
 		"%s, %s, line %zu cut at %zu:\n%swanted:\n%s", talk->name, style->name, cut_line,
 		cut, r.log.data, style->flip ? want.data : talk->log);
-	ck_assert_uint_eq(flow_stats(r.flow)->unpaired, 0);
-	ck_assert_uint_eq(flow_stats(r.flow)->gap_bytes, 0);
-	ck_assert_uint_eq(flow_stats(r.flow)->buffered, 0);
-	ck_assert_uint_eq(flow_stats(r.flow)->bytes_unfinished, 0);
-	ck_assert_uint_eq(flow_stats(r.flow)->resyncs, 0);
-	ck_assert_uint_eq(flow_stats(r.flow)->connections, !talk->close);
-	ck_assert_uint_eq(r.tunnel, flow_stats(r.flow)->tunnels ? r.connection : 0);
+	MUST(flow_stats(r.flow)->unpaired == 0);
+	MUST(flow_stats(r.flow)->gap_bytes == 0);
+	MUST(flow_stats(r.flow)->buffered == 0);
+	MUST(flow_stats(r.flow)->bytes_unfinished == 0);
+	MUST(flow_stats(r.flow)->resyncs == 0);
+	MUST(flow_stats(r.flow)->connections == !talk->close);
+	MUST(r.tunnel == (flow_stats(r.flow)->tunnels ? r.connection : 0));
 	buf_done(&want);
 	rig_done(&r);
 }
@@ -1554,9 +1559,8 @@ static uint64_t field_number(const struct dump_message *m, const char *name)
 		uint64_t value;
 
 		if (span_eq(span_of(m->bytes + f->name.off, f->name.len), span_str(name))) {
-			ck_assert_int_eq(num_parse(span_of(m->bytes + f->value.off, f->value.len),
-						 0, UINT32_MAX, &value),
-				0);
+			MUST(num_parse(span_of(m->bytes + f->value.off, f->value.len), 0,
+				     UINT32_MAX, &value) == 0);
 			return value;
 		}
 	}
@@ -1570,27 +1574,27 @@ static void on_crowd(void *ctx, const struct dump_message *m)
 	uint64_t n = field_number(m, "N"), of = field_number(m, "Id"), full = field_number(m, "L");
 
 	crowd->messages++;
-	ck_assert_uint_lt(id, TALKERS);
+	MUST(id < TALKERS);
 	if (!crowd->lossy) {
-		ck_assert_uint_eq(of, id);
-		ck_assert_uint_eq(n, crowd->talkers[id].expected[dir]++);
-		ck_assert_ptr_null(m->error);
-		ck_assert_uint_eq(m->body_bytes, full);
-		ck_assert_uint_eq(m->body.len, MIN(full, 4096));
+		MUST(of == id);
+		MUST(n == crowd->talkers[id].expected[dir]++);
+		MUST(!m->error);
+		MUST(m->body_bytes == full);
+		MUST(m->body.len == MIN(full, 4096));
 	}
 	/* with losses, a head may be cut, and a body have holes: told by flow */
 	if (of == UINT64_MAX || n == UINT64_MAX)
 		return;
-	ck_assert_uint_eq(of, id);
+	MUST(of == id);
 	if (m->gap_bytes == 0) {
 		for (size_t i = 0; i < m->body.len; i++)
-			ck_assert_int_eq(m->body.p[i], body_byte(id, (unsigned)n, i));
+			MUST(m->body.p[i] == body_byte(id, (unsigned)n, i));
 	}
 	if (m->request_path.len > 0 && !crowd->lossy) {
 		char path[40];
 
 		snprintf(path, sizeof(path), "/%u/%u", id, (unsigned)n);
-		ck_assert(span_eq(m->request_path, span_str(path)));
+		MUST(span_eq(m->request_path, span_str(path)));
 	}
 }
 
@@ -1602,23 +1606,23 @@ static void say(struct buf *out, unsigned id, unsigned n, bool request, uint64_t
 	bool chunked = random_next(random) % 2;
 
 	if (request)
-		ck_assert_int_eq(buf_printf(out, "POST /%u/%u HTTP/1.1\r\nHost: h\r\n", id, n), 0);
+		MUST(buf_printf(out, "POST /%u/%u HTTP/1.1\r\nHost: h\r\n", id, n) == 0);
 	else
 		log_text(out, "HTTP/1.1 200 OK\r\n");
-	ck_assert_int_eq(buf_printf(out, "Id: %u\r\nN: %u\r\nL: %zu\r\n", id, n, len), 0);
+	MUST(buf_printf(out, "Id: %u\r\nN: %u\r\nL: %zu\r\n", id, n, len) == 0);
 	if (chunked)
 		log_text(out, "Transfer-Encoding: chunked\r\n\r\n");
 	else
-		ck_assert_int_eq(buf_printf(out, "Content-Length: %zu\r\n\r\n", len), 0);
+		MUST(buf_printf(out, "Content-Length: %zu\r\n\r\n", len) == 0);
 	for (size_t i = 0; i < len;) {
 		size_t run = chunked ? MIN(most, len - i) : len;
 
 		if (chunked)
-			ck_assert_int_eq(buf_printf(out, "%zx\r\n", run), 0);
+			MUST(buf_printf(out, "%zx\r\n", run) == 0);
 		for (size_t end = i + run; i < end; i++) {
 			char ch = body_byte(id, n, i);
 
-			ck_assert_int_eq(buf_append(out, &ch, 1), 0);
+			MUST(buf_append(out, &ch, 1) == 0);
 		}
 		if (chunked)
 			log_text(out, "\r\n");
