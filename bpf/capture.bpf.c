@@ -164,6 +164,21 @@ struct call {
 	u32 done; /* enum emitted: of the last record */
 };
 
+/* tcp_recvmsg's arguments, from its entry on, by thread. Only for kprobes. */
+struct receiving {
+	u64 sk;
+	u64 msg;
+	u64 flags;
+	u64 room; /* bytes that the caller has room for */
+	struct buffers b; /* as they are before anything is read */
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct receiving);
+} receiving SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, CAPTURE_P_MAX);
@@ -186,20 +201,6 @@ struct {
 	__type(key, u32);
 	__type(value, u64);
 } ids SEC(".maps");
-
-/* tcp_recvmsg's arguments, from its entry on, by thread. Only for kprobes. */
-struct receiving {
-	u64 sk;
-	u64 msg;
-	u64 flags;
-	u64 room; /* bytes that the caller has room for */
-};
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, u64);
-	__type(value, struct receiving);
-} receiving SEC(".maps");
 
 /*
  * `btf` is a constant in every caller: whether the pointer is one that the verifier knows by its type (fentry, tp_btf,
@@ -326,28 +327,28 @@ static __always_inline int emit_class(struct capture_counters *count, struct cal
 	return EMIT_OK;
 }
 
-/* The smallest class that holds the bytes. Sizes are powers of two with the ring buffer's own 8 bytes and our header. */
-#define CLASS(total) ((total) - 8 - sizeof(struct capture_record))
-_Static_assert(CLASS(16384) == CAPTURE_DATA_MAX, "the largest class");
-
+/*
+ * The smallest class that holds the bytes: a power of two and a little, so that a buffer of the usual sizes with a head before it
+ * fits. user space knows them too (record_limit() in pkg/probe/probe.c).
+ */
 static __always_inline int emit(struct capture_counters *count, struct call *call,
 	const struct conn *c, u32 memory, void *skb)
 {
 	u32 n = call->n;
 
-	if (n <= CLASS(256))
-		return emit_class(count, call, c, CLASS(256), memory, skb);
-	if (n <= CLASS(512))
-		return emit_class(count, call, c, CLASS(512), memory, skb);
-	if (n <= CLASS(1024))
-		return emit_class(count, call, c, CLASS(1024), memory, skb);
-	if (n <= CLASS(2048))
-		return emit_class(count, call, c, CLASS(2048), memory, skb);
-	if (n <= CLASS(4096))
-		return emit_class(count, call, c, CLASS(4096), memory, skb);
-	if (n <= CLASS(8192))
-		return emit_class(count, call, c, CLASS(8192), memory, skb);
-	return emit_class(count, call, c, CLASS(16384), memory, skb);
+	if (n <= 128)
+		return emit_class(count, call, c, 128, memory, skb);
+	if (n <= 512)
+		return emit_class(count, call, c, 512, memory, skb);
+	if (n <= 1152)
+		return emit_class(count, call, c, 1152, memory, skb);
+	if (n <= 2304)
+		return emit_class(count, call, c, 2304, memory, skb);
+	if (n <= 4608)
+		return emit_class(count, call, c, 4608, memory, skb);
+	if (n <= 8704)
+		return emit_class(count, call, c, 8704, memory, skb);
+	return emit_class(count, call, c, CAPTURE_DATA_MAX, memory, skb);
 }
 
 /* One record of several. */
@@ -937,7 +938,7 @@ static __always_inline int sent(bool btf, struct sock *sk, struct msghdr *msg)
 	u32 seq, flags = CAPTURE_F_SEQ;
 	struct conn *c;
 	u64 bytes;
-	s32 known = 0;
+	s32 known;
 
 	if (!count || !call)
 		return 0;
@@ -975,27 +976,29 @@ static __always_inline int sent(bool btf, struct sock *sk, struct msghdr *msg)
 		return 0;
 	seq = GET(btf, tp, write_seq);
 	if (c->seen[CAPTURE_EGRESS]) {
-		/* what was seen before is not counted again */
+		/*
+		 * Seen before and not counted again: the next pass over the same call, or the rest of one that was accepted in part.
+		 * Both end where the call did. Other bytes in the place of what was offered are new.
+		 */
 		known = c->next[CAPTURE_EGRESS] - seq;
-		if (known < 0)
-			known = 0;
-		if ((u64)known >= bytes)
-			return 0;
+		if (known > 0) {
+			if ((u64)known == bytes)
+				return 0;
+			flags |= CAPTURE_F_RETRACT;
+		}
 	} else {
 		c->seen[CAPTURE_EGRESS] = 1;
 		if (c->fresh)
 			flags |= CAPTURE_F_FIRST;
 	}
 	c->next[CAPTURE_EGRESS] = seq + bytes;
-	bytes -= known;
 	count->calls++;
 	count->seen += bytes;
 	if (unwanted(count, c, sk, bytes))
 		return 0;
 	buffers_of(btf, msg, &call->b);
-	call->b.off += known;
 	call->bytes = bytes;
-	take_call(count, CAPTURE_P_EGRESS, call, c, sk, CAPTURE_EGRESS, seq + known, flags);
+	take_call(count, CAPTURE_P_EGRESS, call, c, sk, CAPTURE_EGRESS, seq, flags);
 	return 0;
 }
 
@@ -1055,12 +1058,31 @@ static __always_inline void end(struct capture_counters *count, struct conn *c, 
 	emit_empty(count, c, CAPTURE_END, direction, seq, 0, flags);
 }
 
-static __always_inline int received(bool btf, struct sock *sk, struct msghdr *msg, u32 how, s32 bytes)
+/* The sequence number behind what the process has read. A FIN that it has read takes one more, which is not the stream's. */
+static __always_inline u32 read_up_to(bool btf, struct sock *sk, struct tcp_sock *tp,
+	const struct conn *c, s32 bytes)
+{
+	u32 copied = GET(btf, tp, copied_seq);
+	u8 state = GET(btf, sk, __sk_common.skc_state);
+
+	if (c && c->seen[CAPTURE_INGRESS])
+		return copied - bytes == c->next[CAPTURE_INGRESS] + 1 ? copied - 1 : copied;
+	if (copied == GET(btf, tp, rcv_nxt) && GET(btf, sk, sk_err) == 0 &&
+		(state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING ||
+			state == TCP_TIME_WAIT || state == TCP_CLOSE))
+		return copied - 1;
+	return copied;
+}
+
+/* saved: the call's buffers before it read anything; NULL: the iterator stands behind what was read. */
+static __always_inline int received(bool btf, struct sock *sk, struct msghdr *msg, u32 how,
+	s32 bytes, const struct buffers *saved)
 {
 	struct capture_counters *count = counters_of(CAPTURE_P_INGRESS);
 	struct call *call = call_of(CAPTURE_P_INGRESS);
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	u32 seq, flags = CAPTURE_F_SEQ;
+	s32 known = 0;
 	struct conn *c;
 
 	/* peeked bytes come again; urgent data and the error queue are not the stream */
@@ -1072,7 +1094,7 @@ static __always_inline int received(bool btf, struct sock *sk, struct msghdr *ms
 			return 0;
 	}
 	c = conn_find(btf, sk);
-	seq = GET(btf, tp, copied_seq) - bytes;
+	seq = read_up_to(btf, sk, tp, c, bytes) - bytes;
 	if (bytes == 0) {
 		/* the end of the stream, unless nothing was asked for */
 		if (c && GET(btf, msg, msg_iter.count) && GET(btf, sk, sk_shutdown) & RCV_SHUTDOWN)
@@ -1091,14 +1113,13 @@ static __always_inline int received(bool btf, struct sock *sk, struct msghdr *ms
 	}
 	if (c->seen[CAPTURE_INGRESS]) {
 		/* a call that waits for more tells what it has several times */
-		s32 known = c->next[CAPTURE_INGRESS] - seq;
-
+		known = c->next[CAPTURE_INGRESS] - seq;
 		if (known >= bytes)
 			return 0;
-		if (known > 0) {
-			seq += known;
-			bytes -= known;
-		}
+		if (known < 0)
+			known = 0;
+		seq += known;
+		bytes -= known;
 	} else {
 		c->seen[CAPTURE_INGRESS] = 1;
 		if (c->fresh)
@@ -1110,13 +1131,18 @@ static __always_inline int received(bool btf, struct sock *sk, struct msghdr *ms
 	if (unwanted(count, c, sk, bytes))
 		return 0;
 	call->bytes = bytes;
-	buffers_of(btf, msg, &call->b);
+	if (saved) {
+		call->b = *saved;
+		call->b.off += known;
+	} else {
+		buffers_of(btf, msg, &call->b);
+		if (call->b.readable && !rewind_buffers(CAPTURE_P_INGRESS)) {
+			call->b.readable = false;
+			count->not_placed++;
+		}
+	}
 	if (how & MSG_TRUNC)
 		call->b.readable = false;
-	if (call->b.readable && !rewind_buffers(CAPTURE_P_INGRESS)) {
-		call->b.readable = false;
-		count->not_placed++;
-	}
 	take_call(count, CAPTURE_P_INGRESS, call, c, sk, CAPTURE_INGRESS, seq, flags);
 	return 0;
 }
@@ -1143,7 +1169,7 @@ int fexit__tcp_recvmsg(u64 *ctx)
 		bytes = ctx[4];
 		asm volatile("%0 ^= 0" : "+r"(bytes));
 	}
-	return received(true, (struct sock *)ctx[0], (struct msghdr *)ctx[1], flags, bytes);
+	return received(true, (struct sock *)ctx[0], (struct msghdr *)ctx[1], flags, bytes, NULL);
 }
 
 SEC("kprobe/tcp_recvmsg")
@@ -1161,6 +1187,7 @@ int kprobe__tcp_recvmsg(struct pt_regs *ctx)
 	barrier_var(fourth);
 	barrier_var(fifth);
 	r.flags = recvmsg_params == 6 ? fifth : fourth;
+	buffers_of(false, msg, &r.b);
 	bpf_map_update_elem(&receiving, &thread, &r, BPF_ANY);
 	return 0;
 }
@@ -1182,21 +1209,20 @@ int BPF_KPROBE(kprobe__tcp_cleanup_rbuf, struct sock *sk, int copied)
 	/* Others call it too (splice): the arguments are a finished call's then, and its memory anything. */
 	if (!(r->flags & MSG_TRUNC) && r->room - BPF_CORE_READ(msg, msg_iter.count) != copied)
 		return 0;
-	return received(false, sk, msg, r->flags, copied);
+	return received(false, sk, msg, r->flags, copied, &r->b);
 }
 
 SEC("kretprobe/tcp_recvmsg")
 int kretprobe__tcp_recvmsg(struct pt_regs *ctx)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	struct receiving *r = bpf_map_lookup_elem(&receiving, &thread), copy;
+	struct receiving *r = bpf_map_lookup_elem(&receiving, &thread);
 
 	if (!r)
 		return 0;
-	copy = *r;
+	received(false, (struct sock *)r->sk, (struct msghdr *)r->msg, r->flags, PT_REGS_RC(ctx), &r->b);
 	bpf_map_delete_elem(&receiving, &thread);
-	return received(false, (struct sock *)copy.sk, (struct msghdr *)copy.msg, copy.flags,
-		PT_REGS_RC(ctx));
+	return 0;
 }
 
 /* ---- ingress, by packets ---- */
@@ -1218,6 +1244,28 @@ struct tcp {
 	u8 rest[6];
 };
 
+/* Copies what is needed of the TCP header; returns its offset, 0 if there is none. */
+static __always_inline u32 tcp_header(struct __sk_buff *skb, struct tcp *tcp)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	u32 off = sizeof(struct ip6);
+	struct ip6 ip;
+
+	/* headers lie in a row at the beginning, nearly always */
+	if (data + sizeof(struct ip4) + sizeof(*tcp) <= end && *(u8 *)data == 0x45) {
+		__builtin_memcpy(tcp, data + sizeof(struct ip4), sizeof(*tcp));
+		return sizeof(struct ip4);
+	}
+	if (bpf_skb_load_bytes(skb, 0, &ip, 20))
+		return 0;
+	if (ip.head[0] >> 4 == 4) {
+		off = (ip.head[0] & 15) * 4;
+	} else if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) || ip.protocol != 6) {
+		return 0;
+	}
+	return bpf_skb_load_bytes(skb, off, tcp, sizeof(*tcp)) ? 0 : off;
+}
+
 /* What is behind the headers, for a packet that carries data of a connection. Passes every packet. */
 SEC("cgroup_skb/ingress")
 int cgroup_skb__ingress(struct __sk_buff *skb)
@@ -1230,7 +1278,6 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 	struct sock *sk;
 	struct conn *c;
 	struct tcp tcp;
-	u8 version;
 	s32 known;
 	int done = EMIT_OK;
 
@@ -1240,24 +1287,14 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 	if (!tp)
 		return 1;
 	sk = (struct sock *)tp;
-	if (!count || !call || bpf_skb_load_bytes(skb, 0, &version, 1))
+	if (!count || !call)
 		return 1;
-	if (version >> 4 == 4) {
-		off = (version & 15) * 4;
-	} else {
-		struct ip6 ip;
-
-		off = sizeof(ip);
-		if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)))
-			return 1;
-		if (ip.protocol != 6) {
-			/* extension headers before TCP */
-			count->not_placed++;
-			return 1;
-		}
+	off = tcp_header(skb, &tcp);
+	if (off == 0) {
+		/* extension headers before TCP, or no such packet */
+		count->not_placed++;
+		return 1;
 	}
-	if (bpf_skb_load_bytes(skb, off, &tcp, sizeof(tcp)))
-		return 1;
 	off += (tcp.offset >> 4) * 4;
 	if (skb->len <= off)
 		return 1;
@@ -1419,6 +1456,13 @@ static __always_inline int state_changed(bool btf, struct sock *sk, int before, 
 			count->calls++;
 			count->seen += sent - 1;
 			skip(count, CAPTURE_SKIP_UNREADABLE, sent - 1);
+		}
+		/* the same from the other end, whose packets begin behind it */
+		sent = BPF_CORE_READ(tp, bytes_received);
+		if (ingress_packets && before == TCP_SYN_RECV && sent) {
+			count->calls++;
+			count->seen += sent;
+			skip(count, CAPTURE_SKIP_UNREADABLE, sent);
 		}
 		return 0;
 	}

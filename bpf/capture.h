@@ -23,7 +23,7 @@
 #define CAPTURE_VERSION 1
 
 /* The largest `captured` of one record: the largest size class of the ring buffer records. */
-#define CAPTURE_DATA_MAX 16240
+#define CAPTURE_DATA_MAX 16384
 
 enum capture_type {
 	/* Bytes of the stream. */
@@ -53,6 +53,11 @@ enum capture_flags {
 	CAPTURE_F_RESET = 1 << 3,
 	/* The bytes have no readable memory (pages of sendfile, MSG_TRUNC): captured is 0. */
 	CAPTURE_F_UNREADABLE = 1 << 4,
+	/*
+	 * What earlier records said of the bytes from `seq` on never left: it was offered to the socket and not
+	 * accepted, and now other bytes are offered in their place.
+	 */
+	CAPTURE_F_RETRACT = 1 << 5,
 };
 
 struct capture_record {

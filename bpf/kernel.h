@@ -133,11 +133,14 @@ enum iter_type { ITER_UBUF, ITER_IOVEC, ITER_KVEC };
 #define MSG_FASTOPEN     0x20000000
 #define TCP_ESTABLISHED  1
 #define TCP_SYN_SENT     2
+#define TCP_SYN_RECV     3
 #define TCP_FIN_WAIT1    4
+#define TCP_TIME_WAIT    6
 #define TCP_CLOSE        7
 #define TCP_CLOSE_WAIT   8
 #define TCP_LAST_ACK     9
 #define TCP_LISTEN       10
+#define TCP_CLOSING      11
 #define RCV_SHUTDOWN     1
 #define SEND_SHUTDOWN    2
 

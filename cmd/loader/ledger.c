@@ -69,9 +69,11 @@ static void kernel_side(struct loader *l, struct metrics *m)
 	EACH("ebpfdump_kernel_runs_total",
 		"Runs of a program; counted by the kernel only while kernel.bpf_stats_enabled is 1.",
 		c.runs[i]);
-	EACH("ebpfdump_kernel_run_nanoseconds_total",
-		"Time in a program; measured by the kernel only while kernel.bpf_stats_enabled is 1.",
-		c.run_ns[i]);
+	metrics_family(m, "ebpfdump_kernel_run_seconds_total", METRICS_COUNTER,
+		"Time in a program; measured by the kernel only while kernel.bpf_stats_enabled is 1.");
+	for (int i = 0; i < CAPTURE_P_MAX; i++)
+		metrics_f64(m, "ebpfdump_kernel_run_seconds_total", (double)c.run_ns[i] / 1e9,
+			"program", program_names[i], NULL);
 	EACH("ebpfdump_records_submitted_total",
 		"Records meant for user space: read plus lost plus waiting.", p->submitted);
 	EACH("ebpfdump_records_lost_total", "Records for which the ring buffer had no room.",

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -215,6 +216,8 @@ static void on_interfaces(void *ctx)
 	struct loader *l = ctx;
 	uint32_t before = l->unknown_interfaces;
 
+	/* libbpf read the kernel's type information, some 10 MiB of it, and is done with it */
+	malloc_trim(0);
 	l->unknown_interfaces = probe_unknown_interfaces(&l->options);
 	for (uint32_t i = 0; i < l->options.n_interfaces; i++)
 		if (before & ~l->unknown_interfaces & 1U << i)
@@ -259,7 +262,7 @@ int loader_check(const struct spec *spec)
 	log_setup(spec->log_level, LOG_TEXT, "loader", "");
 	r = options_of(spec, &options, &err);
 	if (!r)
-		r = probe_try(&options, &offer, &err);
+		r = probe_try(&options, true, &offer, &err);
 	if (r) {
 		fprintf(stderr, "ebpfdump-loader: %s\n", err.text);
 		return EXIT_FAILED;
@@ -279,7 +282,7 @@ static int attach(struct loader *l, struct err *err)
 	int r = options_of(l->spec, &l->options, err);
 
 	if (!r)
-		r = probe_try(&l->options, &l->offer, err);
+		r = probe_try(&l->options, false, &l->offer, err);
 	if (!r)
 		r = probe_plan(&l->offer, l->options.family, true, &l->plan, err);
 	if (!r)

@@ -33,6 +33,11 @@ enum capture_direction probe_hook_direction(enum probe_hook hook)
 	return hooks[hook].direction;
 }
 
+bool probe_hook_in_family(enum probe_hook hook, enum probe_family family)
+{
+	return family == PROBE_AUTO || hooks[hook].family == family;
+}
+
 int probe_parse_missing(const char *text, uint32_t *ret_mask, struct err *err)
 {
 	uint32_t mask = 0;
@@ -64,7 +69,7 @@ static enum probe_hook choose(const struct probe_offer *offer, enum capture_dire
 	for (enum probe_hook h = 0; h < PROBE_HOOK_MAX; h++) {
 		if (hooks[h].direction != direction)
 			continue;
-		if (family != PROBE_AUTO && hooks[h].family != family)
+		if (!probe_hook_in_family(h, family))
 			continue;
 		if (offer->works[h])
 			return h;

@@ -188,14 +188,15 @@ static uint64_t ring_size(uint64_t wanted)
 	return size;
 }
 
-/* The largest record class of which at least four fit the ring buffer. */
+/* The largest class of records (emit() in bpf/capture.bpf.c) of which at least four fit the ring buffer. */
 static uint32_t record_limit(uint64_t ring)
 {
-	uint64_t total = 16384;
+	static const uint32_t classes[] = {CAPTURE_DATA_MAX, 8704, 4608, 2304, 1152, 512};
 
-	while (total > 256 && total > ring / 4)
-		total >>= 1;
-	return (uint32_t)(total - 8 - sizeof(struct capture_record));
+	for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
+		if (4 * (8 + sizeof(struct capture_record) + classes[i]) <= ring)
+			return classes[i];
+	return 128;
 }
 
 static bool attach(struct probe *p, struct bpf_program *prog, int cgroup_fd)
@@ -374,10 +375,39 @@ static int check_basics(struct err *err)
 	return 0;
 }
 
-int probe_try(const struct probe_options *options, struct probe_offer *ret_offer, struct err *err)
+/* Loads and attaches one hook by itself, with its state in the socket if it can, and lets it go again. */
+static void try_hook(const struct probe_options *o, enum probe_hook h, struct probe_offer *offer)
+{
+	bool egress = probe_hook_direction(h) == CAPTURE_EGRESS;
+	bool kprobe = h == PROBE_KPROBE || h == PROBE_KRETPROBE || h == PROBE_CLEANUP;
+	struct err why = {0};
+
+	for (int storage = kprobe ? 0 : 1; storage >= 0 && !offer->works[h]; storage--) {
+		struct probe_plan plan = {
+			.egress = egress ? h : PROBE_NONE,
+			.ingress = egress ? PROBE_NONE : h,
+			.socket_storage = storage,
+		};
+		struct probe p = {.ring_fd = -1};
+		int r = start(o, &plan, &p, &why);
+
+		stop(&p);
+		offer->works[h] = r == 0;
+		offer->storage[h] = r == 0 && storage;
+		if (r == -EPERM)
+			break;
+	}
+	if (!offer->works[h])
+		snprintf(offer->reason[h], sizeof(offer->reason[h]), "%.200s%s", why.text,
+			missing_capability(h));
+}
+
+int probe_try(const struct probe_options *options, bool all, struct probe_offer *ret_offer,
+	struct err *err)
 {
 	struct probe_options small = *options;
 	struct probe_offer offer = {0};
+	bool found[2] = {false, false};
 	int r = check_basics(err);
 
 	if (r)
@@ -387,30 +417,15 @@ int probe_try(const struct probe_options *options, struct probe_offer *ret_offer
 	small.connections = 1;
 	for (enum probe_hook h = 0; h < PROBE_HOOK_MAX; h++) {
 		enum capture_direction d = probe_hook_direction(h);
-		bool kprobe = h == PROBE_KPROBE || h == PROBE_KRETPROBE || h == PROBE_CLEANUP;
-		struct err why = {0};
 
-		if (options->missing & 1U << h) {
+		if (options->missing & 1U << h)
 			snprintf(offer.reason[h], sizeof(offer.reason[h]),
 				"counts as missing (EBPFDUMP_TEST_MISSING)");
-			continue;
-		}
-		for (int storage = kprobe ? 0 : 1; storage >= 0 && !offer.works[h]; storage--) {
-			struct probe_plan plan = {
-				.egress = d == CAPTURE_EGRESS ? h : PROBE_NONE,
-				.ingress = d == CAPTURE_INGRESS ? h : PROBE_NONE,
-				.socket_storage = storage,
-			};
-			struct probe p = {.ring_fd = -1};
-
-			r = start(&small, &plan, &p, &why);
-			stop(&p);
-			offer.works[h] = r == 0;
-			offer.storage[h] = r == 0 && storage;
-		}
-		if (!offer.works[h])
-			snprintf(offer.reason[h], sizeof(offer.reason[h]), "%.200s%s", why.text,
-				missing_capability(h));
+		else if (!all && (found[d] || !probe_hook_in_family(h, options->family)))
+			snprintf(offer.reason[h], sizeof(offer.reason[h]), "not tried");
+		else
+			try_hook(&small, h, &offer);
+		found[d] |= offer.works[h];
 	}
 	*ret_offer = offer;
 	return 0;

@@ -26,8 +26,13 @@ enum probe_hook {
 };
 #define PROBE_NONE PROBE_HOOK_MAX
 
+/* --hook: auto, or a family: fentry (fentry, fexit), kprobe (kprobe, then cleanup or kretprobe), tracepoint
+ * (tracepoint, cgroup_skb). */
+enum probe_family { PROBE_AUTO, PROBE_FAMILY_FENTRY, PROBE_FAMILY_KPROBE, PROBE_FAMILY_TRACEPOINT };
+
 const char *probe_hook_name(enum probe_hook hook); /* "fentry/tcp_sendmsg"; "none" */
 enum capture_direction probe_hook_direction(enum probe_hook hook);
+bool probe_hook_in_family(enum probe_hook hook, enum probe_family family);
 
 /* A bit per hook that counts as missing, from names as in "fentry,kretprobe" (tests:
  * EBPFDUMP_TEST_MISSING). */
@@ -39,10 +44,6 @@ struct probe_offer {
 	char reason[PROBE_HOOK_MAX][256]; /* why not; "" if it works */
 	bool storage[PROBE_HOOK_MAX]; /* it can keep its state in the socket */
 };
-
-/* --hook: auto, or a family: fentry (fentry, fexit), kprobe (kprobe, then cleanup or kretprobe), tracepoint
- * (tracepoint, cgroup_skb). */
-enum probe_family { PROBE_AUTO, PROBE_FAMILY_FENTRY, PROBE_FAMILY_KPROBE, PROBE_FAMILY_TRACEPOINT };
 
 struct probe_plan {
 	enum probe_hook egress, ingress; /* PROBE_NONE: this direction is not captured */
@@ -69,9 +70,12 @@ struct probe_options {
 	uint32_t missing; /* hooks that count as missing (tests) */
 };
 
-/* Tries every hook. Fails only if the kernel cannot do eBPF as needed at all (no BTF, no ring
- * buffer, no permission). */
-int probe_try(const struct probe_options *options, struct probe_offer *ret_offer,
+/*
+ * Tries the hooks, each by itself: all of them, or until each direction has one of options->family, best first.
+ * Fails only if the kernel cannot do eBPF as needed at all (no BTF, no ring buffer, no permission).
+ * Takes up to a second a hook: the kernel verifies the programs.
+ */
+int probe_try(const struct probe_options *options, bool all, struct probe_offer *ret_offer,
 	struct err *err) MUST_CHECK;
 
 /* The table of --check, for people: what this kernel can do, what is missing and how to get it. */

@@ -14,7 +14,7 @@ DATA, END, CLOCK = 1, 2, 3
 EGRESS, INGRESS, BOTH = 0, 1, 2
 F_SEQ, F_PACKET, F_FIRST, F_RESET, F_UNREADABLE = 1, 2, 4, 8, 16
 AF_INET, AF_INET6 = 2, 10
-DATA_MAX = 16240
+DATA_MAX = 16384
 
 # struct capture_record, then what a file begins with: both in the byte order of this machine
 RECORD = struct.Struct("=HBBIQQQIIIIIIIHHHHI16s16s16s16s")

@@ -241,7 +241,7 @@ def damaged(san, folder):
 
 # ---- random damage: no crash, no hang, no line that breaks the rules ----
 
-INTERESTING = [0, 1, 2, 3, 4, 7, 127, 128, 255, 256, 4095, 4096, 16239, 16240, 16241, 2**15, 2**16 - 1,
+INTERESTING = [0, 1, 2, 3, 4, 7, 127, 128, 255, 256, 4095, 4096, 16383, 16384, 16385, 2**15, 2**16 - 1,
                2**20, 2**30, 2**30 + 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]
 WIDTHS = {"version": 16, "type": 8, "direction": 8, "time_ns": 64, "connection": 64, "seq": 32,
           "length": 32, "flags": 32, "pid": 32, "family": 16, "local_port": 16}
