@@ -483,7 +483,7 @@ static void choose_hooks(void)
 	int r = 0;
 
 	if (family == PROBE_AUTO) {
-		r = probe_try(&options, &offer, &err);
+		r = probe_try(&options, false, &offer, &err);
 	} else {
 		for (enum probe_hook h = 0; h < PROBE_HOOK_MAX; h++) {
 			offer.works[h] = true;

@@ -1,0 +1,543 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the measurements and prints their table.
+
+usage: bench.py [--build DIR] [--json FILE] [--rounds N] [PART...]
+
+Parts: kernel replay web memory vm (all of them if none is named). Each row of the table is a figure, its goal, and
+whether it is met. No speed fails: the exit status is 0 unless something did not run.
+
+All figures that are compared come from one run: the candidates take turns, round by round, in an order that rotates,
+and the median of the rounds counts.
+"""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+KIB = 1024
+
+
+class DidNotRun(Exception):
+    """Something could not be measured at all."""
+
+
+class Table:
+    def __init__(self):
+        self.rows = []
+
+    def add(self, what, measured, goal="", met=None, **figures):
+        self.rows.append({"what": what, "measured": measured, "goal": goal, "met": met, **figures})
+        print(f"  {what}: {measured}", file=sys.stderr, flush=True)
+
+    def __str__(self):
+        rows = [("what", "measured", "goal", "met")]
+        rows += [(r["what"], r["measured"], r["goal"], {True: "yes", False: "NO", None: ""}[r["met"]]) for r in self.rows]
+        widths = [max(len(r[i]) for r in rows) for i in range(4)]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in rows]
+        return "\n".join([lines[0], "  ".join("-" * w for w in widths)] + lines[1:])
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(command, timeout=300, **more):
+    """The standard output of a command that must succeed."""
+    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
+                          text=True, errors="replace", check=False, **more)
+    if done.returncode != 0:
+        raise DidNotRun(f"{' '.join(str(c) for c in command)}: exit status {done.returncode}: {done.stderr.strip()[-600:]}")
+    return done.stdout
+
+
+def wait_for(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise DidNotRun(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+
+
+def middle(values):
+    return statistics.median(values)
+
+
+def spread(values):
+    q = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    return q[0], q[2]
+
+
+# ---- the kernel side -------------------------------------------------------------------------------------------------
+
+
+def added(case, base):
+    return [a - b for a, b in zip(case["per_send"], base["per_send"])]
+
+
+def bench_kernel(args, table):
+    result = json.loads(run([args.programs / "bench-kernel", "--rounds", args.rounds]))
+    cases = result["sizes"][0]["cases"]
+    base = cases["base"]
+    over = {name: added(case, base) for name, case in cases.items()}
+    cost = {name: middle(values) for name, values in over.items()}
+    table.kernel = result
+
+    def share(name):
+        return f"captured {100 * cases[name]['captured'] / cases[name]['sent']:.1f} % of the bytes sent"
+
+    def quartiles(name):
+        low, high = spread(over[name])
+        return f"{cost[name]:.0f} ns ({low:.0f} to {high:.0f})"
+
+    ratio = cost["egress"] / cost["reference"]
+    table.add(f"added to one 1 KiB send ({result['egress']}), over the minimal program",
+              f"{ratio:.2f}  ({quartiles('egress')} over {quartiles('reference')}; {share('egress')}, {share('reference')})",
+              "<= 1.5", ratio <= 1.5, ratio=ratio, ns=cost["egress"], reference_ns=cost["reference"],
+              base_ns=middle(base["per_send"]))
+    ratio = cost["egress_other"] / cost["empty"]
+    table.add("the same, connection that is not HTTP, over an empty program",
+              f"{ratio:.2f}  ({quartiles('egress_other')} over {quartiles('empty')})", "<= 2", ratio <= 2, ratio=ratio,
+              ns=cost["egress_other"], empty_ns=cost["empty"])
+    part = cost["whole"] / middle(base["per_send"])
+    table.add(f"added to one 1 KiB send and its receive, both directions attached ({result['ingress']})",
+              f"{quartiles('whole')}: {100 * part:.0f} % of {middle(base['per_send']):.0f} ns; not HTTP {quartiles('whole_other')}",
+              ns=cost["whole"], other_ns=cost["whole_other"])
+
+
+def bench_vm(args, table):
+    kernel = run([ROOT / "hack/vm/kernel.sh", "trixie"], timeout=600).strip().splitlines()[-1]
+    version = (pathlib.Path(kernel) / "version").read_text(encoding="utf-8").strip()
+    script = args.scratch / "guest.sh"
+    script.write_text("for family in kprobe fentry; do\n"
+                      "bench-kernel --family $family --bytes 200 --bytes 1024 --bytes 8192 --rounds 1 --sends 30"
+                      " --instructions || exit 1\ndone\n", encoding="utf-8")
+    text = run([ROOT / "hack/vm/run.sh", "--icount", "--timeout", 300, "--program", args.programs / "bench-kernel",
+                "--file", f"{script}:/guest.sh", kernel, "--", "sh", "/guest.sh"], timeout=320)
+    decoder, results = json.JSONDecoder(), []
+    while text.strip():
+        result, end = decoder.raw_decode(text.lstrip())
+        text = text.lstrip()[end:]
+        results.append(result)
+    if len(results) != 2:
+        raise DidNotRun(f"{len(results)} of 2 results came out of the machine")
+    for result in results:
+        for size in result["sizes"]:
+            base = size["cases"]["base"]
+            counts = {name: round(middle(added(case, base))) for name, case in size["cases"].items() if name != "base"}
+            table.add(f"instructions added, {result['egress']}, {size['bytes']} bytes (Linux {version})",
+                      f"send {counts['egress']} (minimal {counts['reference']}, empty {counts['empty']}, not HTTP "
+                      f"{counts['egress_other']}); send and receive {counts['whole']} (not HTTP {counts['whole_other']})",
+                      counts=counts)
+
+
+# ---- the user side ---------------------------------------------------------------------------------------------------
+
+
+def bench_replay(args, table):
+    result = json.loads(run([args.programs / "bench-replay", "--rounds", args.rounds]))
+    ours, theirs, none = (result["writers"][w]["per_message"] for w in ("ours", "json_c", "none"))
+    rate = 1e9 / middle(ours)
+    low, high = (1e9 / ns for ns in reversed(spread(ours)))
+    ratio = middle([t / o for t, o in zip(theirs, ours)])
+    table.add("replay, parse to JSON in memory, one core", f"{rate / 1e6:.2f} million messages/s ({low / 1e6:.2f} to {high / 1e6:.2f}); "
+              f"{middle(ours):.0f} ns each, {middle(none):.0f} of them before the writer", ">= 1 million/s", rate >= 1e6, rate=rate)
+    table.add("the same, over json-c as the writer", f"{ratio:.1f} x", ">= 4", ratio >= 4, ratio=ratio)
+
+
+# ---- nginx under wrk -------------------------------------------------------------------------------------------------
+
+SERVER, CLIENT = "10.213.7.1", "10.213.7.2"
+CONNECTIONS = 32
+NGINX = """
+daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off; keepalive_requests 1000000000;
+    client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+    server {{
+        listen {server}:80;
+        location /bench {{ default_type text/plain; return 200 "{body}"; }}
+        location /status {{ stub_status; }}
+    }}
+}}
+"""
+
+
+class Network:
+    """A server with nginx and a client, each in a network namespace of its own, joined by a pair of devices."""
+
+    def __init__(self, scratch):
+        self.server, self.client = f"bench-s{os.getpid()}", f"bench-c{os.getpid()}"
+        self.scratch = scratch
+        self.nginx = None
+
+    def __enter__(self):
+        ip = ["ip", "-n"]
+        try:
+            for ns in (self.server, self.client):
+                run(["ip", "netns", "add", ns])
+                run(ip + [ns, "link", "set", "lo", "up"])
+            run(["ip", "link", "add", "bench-s", "netns", self.server, "type", "veth", "peer", "name", "bench-c", "netns", self.client])
+            for ns, device, address in ((self.server, "bench-s", SERVER), (self.client, "bench-c", CLIENT)):
+                run(ip + [ns, "address", "add", f"{address}/24", "dev", device])
+                run(ip + [ns, "link", "set", device, "up"])
+            conf = self.scratch / "nginx.conf"
+            conf.write_text(NGINX.format(server=SERVER, body="0123456789abcde " * 64), encoding="utf-8")
+            self.scratch.chmod(0o755)
+            self.nginx = self.start(self.server, ["nginx", "-p", self.scratch, "-c", conf, "-e", self.scratch / "error.log"])
+            wait_for(lambda: self.requests(check=False) is not None, 10, "nginx")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if self.nginx:
+            self.nginx.kill()
+            self.nginx.wait()
+        for ns in (self.server, self.client):
+            subprocess.run(["ip", "netns", "delete", ns], stderr=subprocess.DEVNULL, check=False)
+
+    def start(self, ns, command, **more):
+        return subprocess.Popen(["ip", "netns", "exec", ns] + [str(c) for c in command], stdin=subprocess.DEVNULL,
+                                **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **more})
+
+    def requests(self, check=True):
+        """What nginx counted, this one included."""
+        done = subprocess.run(["ip", "netns", "exec", self.server, "curl", "-s", f"http://{SERVER}/status"],
+                              stdout=subprocess.PIPE, text=True, check=False)
+        found = re.search(r"^ *\d+ +\d+ +(\d+)", done.stdout, re.M)
+        if not found and check:
+            raise DidNotRun("nginx does not answer")
+        return int(found.group(1)) if found else None
+
+    def packet_sockets(self):
+        out = run(["ip", "netns", "exec", self.server, "cat", "/proc/net/packet"])
+        return len(out.splitlines()) - 1
+
+    def load(self, seconds):
+        """Requests per second."""
+        out = run(["ip", "netns", "exec", self.client, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s",
+                   "-H", "User-Agent: Mozilla/5.0 (X11; Linux x86_64) wrk", "-H", "Accept: text/html,application/json",
+                   "-H", "Accept-Language: en-GB,en;q=0.9", f"http://{SERVER}/bench?page=1"])
+        if "Non-2xx" in out:
+            raise DidNotRun("nginx answers with errors")
+        return float(re.search(r"Requests/sec: +([\d.]+)", out).group(1))
+
+
+def count_lines(path, pattern):
+    done = subprocess.run(["grep", "-a", "-c", "-E", pattern, str(path)], stdout=subprocess.PIPE, text=True, check=False,
+                          env={**os.environ, "LC_ALL": "C"})
+    return int(done.stdout or 0)
+
+
+def cpu_seconds(pid):
+    """User and system time, children that ended included."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return sum(int(f) for f in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+class Loader:
+    """A running ebpfdump-loader that writes JSON to a file."""
+
+    def __init__(self, args, *flags):
+        self.program = args.build / "ebpfdump-loader"
+        self.flags = flags
+        self.output = args.scratch / "loader.json"
+        self.log = args.scratch / "loader.log"
+        self.url = "http://127.0.0.1:19464"
+
+    def __enter__(self):
+        with open(self.output, "wb") as out, open(self.log, "wb") as log:
+            self.process = subprocess.Popen([str(self.program), "--output", "json", "--listen", "127.0.0.1:19464", *self.flags],
+                                            stdin=subprocess.DEVNULL, stdout=out, stderr=log)
+        try:
+            wait_for(self.ready, 30, f"the loader ({self.log.read_text(errors='replace')[-300:]})")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def get(self, path):
+        with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            return answer.read().decode()
+
+    def ready(self):
+        if self.process.poll() is not None:
+            raise DidNotRun(f"the loader ended: {self.log.read_text(errors='replace')[-600:]}")
+        try:
+            return self.get("/readyz") is not None
+        except OSError:
+            return False
+
+    def metrics(self):
+        """Samples added up over their labels."""
+        sums = {}
+        for line in self.get("/metrics").splitlines():
+            found = re.match(r"(\w+)(?:\{.*\})? ([-+.\deE]+)$", line)
+            if found:
+                sums[found.group(1)] = sums.get(found.group(1), 0) + float(found.group(2))
+        return sums
+
+    def settled(self):
+        """The metrics once nothing of the load waits any more. What asks for them is captured, too: that may."""
+
+        def few():
+            m = self.metrics()
+            return m["ebpfdump_ring_waiting_bytes"] < 64 * KIB and m["ebpfdump_output_queued_bytes"] < 64 * KIB
+
+        wait_for(few, 20, "the loader's queues")
+        time.sleep(0.2)
+        return self.metrics()
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise DidNotRun("the loader does not end") from None
+
+
+class Candidate:
+    """Something that watches the traffic of a round. seen and lost are messages (or packets), added up."""
+
+    def __init__(self, name):
+        self.name = name
+        self.rates, self.cpu = [], []
+        self.expected = self.seen = 0
+        self.notes = {}
+
+    def note(self, key, n):
+        self.notes[key] = self.notes.get(key, 0) + n
+
+    @contextlib.contextmanager
+    def watch(self, args, network):
+        yield
+
+    def round(self, args, network):
+        before = network.requests()
+        with self.watch(args, network):
+            self.rates.append(network.load(args.seconds))
+            self.requests = network.requests() - before - 1
+
+
+class LoaderCandidate(Candidate):
+    def __init__(self, name, ends, *flags):
+        super().__init__(name)
+        self.ends, self.flags = ends, flags
+
+    @contextlib.contextmanager
+    def watch(self, args, network):
+        loader = Loader(args, *self.flags)
+        with loader:
+            before = cpu_seconds(loader.process.pid)
+            yield
+            m = loader.settled()
+            self.cpu.append(cpu_seconds(loader.process.pid) - before)
+            for key in ("records_submitted", "records_lost", "ring_wakeups", "output_dropped", "messages_dropped",
+                        "messages_faulty", "flow_gap_bytes"):
+                self.note(key, m.get(f"ebpfdump_{key}_total", 0))
+        self.expected += self.ends * 2 * self.requests
+        self.seen += count_lines(loader.output, '"path":"/bench')
+        loader.output.unlink()
+
+
+class Peer(Candidate):
+    """A program that captures packets at the server's device; both messages of an exchange pass it once."""
+
+    def __init__(self, name, command, messages=None, dropped=None):
+        super().__init__(name)
+        self.command, self.messages, self.dropped = command, messages, dropped
+
+    @contextlib.contextmanager
+    def watch(self, args, network):
+        out, err = args.scratch / "peer.out", args.scratch / "peer.err"
+        command = [c.replace("FILE", str(args.scratch / "peer.pcap")) for c in self.command]
+        sockets = network.packet_sockets()
+        with open(out, "wb") as o, open(err, "wb") as e:
+            process = network.start(network.server, command, stdout=o, stderr=e, start_new_session=True)
+        try:
+            wait_for(lambda: process.poll() is not None or network.packet_sockets() > sockets, 20, self.name)
+            time.sleep(0.2)
+            if process.poll() is not None:
+                raise DidNotRun(f"{self.name}: {err.read_text(errors='replace')[-300:]}")
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if self.messages:
+            self.expected += 2 * self.requests
+            self.seen += count_lines(out, self.messages)
+        if self.dropped:
+            found = re.search(self.dropped, err.read_text(errors="replace"))
+            self.note("packets dropped", int(found.group(1)) if found else 0)
+        for path in (out, err, args.scratch / "peer.pcap"):
+            path.unlink(missing_ok=True)
+
+
+def bench_web(args, table):
+    both = LoaderCandidate("ebpfdump", 2)
+    one = LoaderCandidate("ebpfdump --interface (one end, as the others)", 1, "--interface", "bench-s")
+    peers = [
+        Peer("tcpdump -w", ["tcpdump", "-i", "bench-s", "-n", "-Z", "root", "-w", "FILE", "tcp port 80"],
+             dropped=r"(\d+) packets? dropped by kernel"),
+        Peer("ngrep", ["ngrep", "-d", "bench-s", "-q", "-W", "byline", "^(GET|HTTP)", "tcp port 80"], messages=r"^T "),
+        Peer("tshark -Y http", ["tshark", "-i", "bench-s", "-n", "-l", "-f", "tcp port 80", "-Y", "http"],
+             messages=r" HTTP ", dropped=r"(\d+) packets? dropped"),
+    ]
+    without = Candidate("without")
+    candidates = [without, both, one] + peers
+    with Network(args.scratch) as network:
+        network.load(1)
+        for i in range(args.rounds):
+            for j in range(len(candidates)):
+                candidates[(i + j) % len(candidates)].round(args, network)
+            say("  round " + str(i + 1) + ": " + ", ".join(f"{c.name.split(' (')[0]} {c.rates[-1]:.0f}" for c in candidates))
+    ratios = {c: middle([r / w for r, w in zip(c.rates, without.rates)]) for c in candidates}
+
+    def details(c):
+        low, high = spread([r / w for r, w in zip(c.rates, without.rates)])
+        text = f"{ratios[c]:.3f} ({low:.3f} to {high:.3f})"
+        if c.cpu:
+            text += f"; {1e6 * sum(c.cpu) / max(1, c.seen):.2f} us of the loader's CPU time a message"
+        return text
+
+    best = max(peers, key=lambda p: ratios[p])
+    for c in (both, one):
+        met = ratios[c] >= 0.9 and all(ratios[c] > ratios[p] for p in peers)
+        table.add(f"nginx under wrk with {c.name}, over without", details(c), f">= 0.9, > {ratios[best]:.3f} ({best.name})", met,
+                  ratio=ratios[c], requests_per_second=middle(c.rates))
+    for p in peers:
+        table.add(f"  beside: with {p.name}", details(p), ratio=ratios[p], requests_per_second=middle(p.rates))
+    table.add("  beside: without", f"{middle(without.rates):.0f} requests/s", requests_per_second=middle(without.rates))
+    for c in (both, one):
+        n = c.notes
+        counted = int(n["records_lost"] + n["output_dropped"] + n["messages_dropped"])
+        missing = c.expected - c.seen
+        # wrk hangs up in the middle of its last requests
+        in_flight = c.ends * 2 * CONNECTIONS * len(c.rates)
+        table.add(f"messages lost in that run, {c.name}",
+                  f"{max(0, missing)} of {c.expected} (in flight when wrk hung up: up to {in_flight}); counted: "
+                  f"{int(n['records_lost'])} records, {int(n['output_dropped'] + n['messages_dropped'])} messages, "
+                  f"{int(n['flow_gap_bytes'])} bytes of bodies", "0, or all counted",
+                  missing <= in_flight or counted > 0, expected=c.expected, seen=c.seen, counted=counted)
+    for p in peers:
+        text = [f"{max(0, p.expected - p.seen)} of {p.expected} messages"] if p.messages else []
+        text += [f"{n} {key}" for key, n in p.notes.items()]
+        table.add(f"  beside: lost by {p.name}", ", ".join(text), expected=p.expected, seen=p.seen, **p.notes)
+    n = both.notes
+    wakeups = 1000 * n["ring_wakeups"] / max(1, n["records_submitted"])
+    table.add("wake-ups per 1000 records at full load", f"{wakeups:.2f}  ({int(n['ring_wakeups'])} of {int(n['records_submitted'])})",
+              "<= 20", wakeups <= 20, wakeups=wakeups)
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def status_kib(pid, field):
+    text = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(re.search(rf"^{field}:\s+(\d+) kB", text, re.M).group(1))
+
+
+def maps_kib(pid):
+    """What the kernel holds for the eBPF maps of a process."""
+    seen = {}
+    for info in pathlib.Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+            if "map_id" in fields:
+                seen[fields["map_id"]] = int(fields["memlock"])
+    return sum(seen.values()) // KIB
+
+
+def bench_memory(args, table):
+    with Loader(args) as loader:
+        pid = loader.process.pid
+        time.sleep(2)
+        idle, idle_maps = status_kib(pid, "VmRSS"), maps_kib(pid)
+        command = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$0" 10000', args.programs / "bench-connections"]
+        client = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            if client.stdout.readline() != "open\n":
+                raise DidNotRun("the connections could not be opened")
+            m = loader.settled()
+            time.sleep(1)
+            m = loader.metrics()
+            busy, busy_maps = status_kib(pid, "VmRSS"), maps_kib(pid)
+        finally:
+            client.stdin.close()
+            client.wait(20)
+    messages = count_lines(loader.output, '"path":"/items')
+    followed = int(m["ebpfdump_flow_connections"])
+    loader.output.unlink()
+    if followed < 10000:
+        raise DidNotRun(f"only {followed} connections were followed ({messages} messages)")
+    table.add("resident memory, idle", f"{idle / KIB:.1f} MiB (maps in the kernel, ring buffer among them: {idle_maps / KIB:.1f} MiB)",
+              "<= 20 MiB", idle <= 20 * KIB, kib=idle, maps_kib=idle_maps)
+    table.add("resident memory, 10 000 open connections, each with both ends here",
+              f"{busy / KIB:.1f} MiB, {followed} ends followed, {messages} messages (maps: {busy_maps / KIB:.1f} MiB)",
+              "<= 96 MiB", busy <= 96 * KIB, kib=busy, maps_kib=busy_maps, followed=followed)
+
+
+# ---- all -------------------------------------------------------------------------------------------------------------
+
+PARTS = {"kernel": bench_kernel, "replay": bench_replay, "web": bench_web, "memory": bench_memory, "vm": bench_vm}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=int, default=1, help="of wrk in a round")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
+    args = parser.parse_args()
+    args.build = args.build.resolve()
+    args.programs = args.build / "test/bench"
+    table, failed = Table(), []
+    started = time.monotonic()
+    # in memory: the disk is no part of what is measured
+    scratch = tempfile.mkdtemp(prefix="ebpfdump-bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    args.scratch = pathlib.Path(scratch)
+    try:
+        for part in args.parts or PARTS:
+            say(f"bench: {part}")
+            try:
+                PARTS[part](args, table)
+            except (DidNotRun, subprocess.TimeoutExpired, OSError, KeyError, ValueError) as e:
+                failed.append(f"{part}: {e!r}" if isinstance(e, (KeyError, ValueError)) else f"{part}: {e}")
+                say(f"bench: {failed[-1]}")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(table)
+    for f in failed:
+        print(f"DID NOT RUN: {f}")
+    if args.json:
+        host = {"kernel": os.uname().release, "cpus": os.cpu_count()}
+        args.json.write_text(json.dumps({"host": host, "rounds": args.rounds, "seconds": round(time.monotonic() - started),
+                                         "rows": table.rows, "did_not_run": failed}, indent=1) + "\n", encoding="utf-8")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
