@@ -216,8 +216,6 @@ static void on_interfaces(void *ctx)
 	struct loader *l = ctx;
 	uint32_t before = l->unknown_interfaces;
 
-	/* libbpf read the kernel's type information, some 10 MiB of it, and is done with it */
-	malloc_trim(0);
 	l->unknown_interfaces = probe_unknown_interfaces(&l->options);
 	for (uint32_t i = 0; i < l->options.n_interfaces; i++)
 		if (before & ~l->unknown_interfaces & 1U << i)
@@ -300,6 +298,8 @@ static int attach(struct loader *l, struct err *err)
 		else
 			log_info("%s by %s", d ? "received" : "sent", probe_hook_name(hook));
 	}
+	/* libbpf read the kernel's type information, some 10 MiB of it, and is done with it */
+	malloc_trim(0);
 	l->unknown_interfaces = probe_unknown_interfaces(&l->options);
 	for (uint32_t i = 0; i < l->options.n_interfaces; i++)
 		if (l->unknown_interfaces & 1U << i)

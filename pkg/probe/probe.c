@@ -28,7 +28,7 @@ struct probe {
 	int ring_fd;
 	uint64_t ring_bytes;
 	uint64_t *consumer; /* a page of its own: how far we are */
-	const uint64_t *producer; /* how far the kernel is; the data is one page behind, mapped twice in a row */
+	const uint64_t *producer; /* how far the kernel is; the data is one page behind */
 	const char *data;
 	uint64_t *ignore; /* the map of that name */
 	uint64_t read;
@@ -449,6 +449,19 @@ void probe_print_offer(FILE *out, const struct probe_offer *offer, const struct 
 
 /* ---- running ---- */
 
+/*
+ * Of the producer's page and the data, which the kernel shows twice in a row so that no record is cut at the end: of the
+ * second time, as much as the largest record needs. All of it would count as resident.
+ */
+static size_t producer_bytes(const struct probe *p)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t record = BPF_RINGBUF_HDR_SZ + sizeof(struct capture_record) + CAPTURE_DATA_MAX;
+	size_t tail = MIN((record + page - 1) / page * page, p->ring_bytes);
+
+	return page + p->ring_bytes + tail;
+}
+
 static int map_ring(struct probe *p, struct err *err)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -460,7 +473,7 @@ static int map_ring(struct probe *p, struct err *err)
 	if (m == MAP_FAILED)
 		return err_set(err, errno, "the ring buffer cannot be mapped: %s", strerror(errno));
 	p->consumer = m;
-	m = mmap(NULL, page + 2 * p->ring_bytes, PROT_READ, MAP_SHARED, p->ring_fd, (off_t)page);
+	m = mmap(NULL, producer_bytes(p), PROT_READ, MAP_SHARED, p->ring_fd, (off_t)page);
 	if (m == MAP_FAILED)
 		return err_set(err, errno, "the ring buffer cannot be mapped: %s", strerror(errno));
 	p->producer = m;
@@ -510,7 +523,7 @@ void probe_close(struct probe *p)
 	if (p->ignore)
 		munmap(p->ignore, CAPTURE_IGNORE_SLOTS * sizeof(uint64_t));
 	if (p->producer)
-		munmap((void *)p->producer, page + 2 * p->ring_bytes);
+		munmap((void *)p->producer, producer_bytes(p));
 	if (p->consumer)
 		munmap(p->consumer, page);
 	stop(p);
