@@ -298,8 +298,6 @@ static int attach(struct loader *l, struct err *err)
 		else
 			log_info("%s by %s", d ? "received" : "sent", probe_hook_name(hook));
 	}
-	/* libbpf read the kernel's type information, some 10 MiB of it, and is done with it */
-	malloc_trim(0);
 	l->unknown_interfaces = probe_unknown_interfaces(&l->options);
 	for (uint32_t i = 0; i < l->options.n_interfaces; i++)
 		if (l->unknown_interfaces & 1U << i)
@@ -356,6 +354,8 @@ int loader_run(const struct spec *spec)
 	if (r) {
 		log_error("%s", err.text);
 	} else {
+		/* libbpf read the kernel's type information, some 10 MiB of it, and is done with it */
+		malloc_trim(0);
 		log_info("capturing%s%s", spec->listen[0] ? "; metrics at " : "",
 			spec->listen);
 		r = loop_run(l.loop);
