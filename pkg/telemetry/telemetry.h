@@ -47,7 +47,9 @@ struct telemetry_ops {
 /*
  * listen: "HOST:PORT", "[V6]:PORT" or ":PORT" (all addresses); port 0 picks one. The address in
  * use, unresolvable or not permitted is an error that names it. Only GET and HEAD (405 else); other
- * paths 404.
+ * paths 404. Each connection is closed after its answer, and 5 s after its beginning in any case.
+ * Its thread has all signals blocked. telemetry_free() belongs to the loop's thread, whether the
+ * loop runs or not, and before loop_free().
  */
 int telemetry_new(struct loop *loop, const char *listen, const struct telemetry_ops *ops, void *ctx,
 	struct telemetry **ret_telemetry, struct err *err) MUST_CHECK;

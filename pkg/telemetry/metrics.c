@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <stdarg.h>
+
+#include "pkg/telemetry/telemetry.h"
+
+static void put(struct metrics *m, const char *p, size_t len)
+{
+	if (m->error == 0)
+		m->error = buf_append(m->out, p, len);
+}
+
+static void put_str(struct metrics *m, const char *s)
+{
+	put(m, s, strlen(s));
+}
+
+/* As the format wants it, and never anything but UTF-8: a page with one wrong byte is no page. */
+static void put_escaped(struct metrics *m, const char *s, bool quoted)
+{
+	size_t len = strlen(s);
+
+	while (len > 0) {
+		size_t n = 0, valid = utf8_valid(s, len);
+
+		while (n < valid && s[n] != '\\' && s[n] != '\n' && !(quoted && s[n] == '"'))
+			n++;
+		put(m, s, n);
+		s += n;
+		len -= n;
+		if (len == 0)
+			break;
+		if (n == valid)
+			put_str(m, "\xef\xbf\xbd"); /* U+FFFD */
+		else
+			put_str(m, *s == '\n' ? "\\n" : *s == '"' ? "\\\"" : "\\\\");
+		s++;
+		len--;
+	}
+}
+
+void metrics_family(struct metrics *m, const char *name, enum metrics_type type, const char *help)
+{
+	put_str(m, "# HELP ");
+	put_str(m, name);
+	put_str(m, " ");
+	put_escaped(m, help, false);
+	put_str(m, "\n# TYPE ");
+	put_str(m, name);
+	put_str(m, type == METRICS_COUNTER ? " counter\n" : " gauge\n");
+}
+
+static void put_sample(struct metrics *m, const char *name, const char *value, va_list labels)
+{
+	const char *label, *separator = "{";
+
+	put_str(m, name);
+	while ((label = va_arg(labels, const char *))) {
+		put_str(m, separator);
+		put_str(m, label);
+		put_str(m, "=\"");
+		put_escaped(m, va_arg(labels, const char *), true);
+		put_str(m, "\"");
+		separator = ",";
+	}
+	if (separator[0] == ',')
+		put_str(m, "}");
+	put_str(m, " ");
+	put_str(m, value);
+	put_str(m, "\n");
+}
+
+void metrics_u64(struct metrics *m, const char *name, uint64_t value, ...)
+{
+	char text[24];
+	va_list labels;
+
+	text[num_format(text, value)] = '\0';
+	va_start(labels, value);
+	put_sample(m, name, text, labels);
+	va_end(labels);
+}
+
+void metrics_f64(struct metrics *m, const char *name, double value, ...)
+{
+	char text[32];
+	va_list labels;
+
+	if (isnan(value))
+		snprintf(text, sizeof(text), "NaN");
+	else if (isinf(value))
+		snprintf(text, sizeof(text), value > 0 ? "+Inf" : "-Inf");
+	else
+		snprintf(text, sizeof(text), "%.15g", value);
+	va_start(labels, value);
+	put_sample(m, name, text, labels);
+	va_end(labels);
+}
