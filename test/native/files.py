@@ -8,7 +8,6 @@ import subprocess
 import threading
 
 from harness import (LIMIT, Loader, check, equal, exchange_by_sockets, parse_line, path_of, pattern, short, test, until)
-from output import device
 
 HEADER = 24  # of the file
 RECORD = 136  # header of a record
@@ -24,10 +23,9 @@ def replay(source, *flags, status=0, stdin=None):
 
 def recorded(t):
     """Records some traffic. Returns the file and the lines of the loader that did."""
-    name = device()
-    net = t.new_net(name)
+    net = t.net
     path = t.dir / "records"
-    loader = t.start("--interface", name, "--record", path).ready()
+    loader = t.start("--record", path).ready()
     t.python_server(8000, net.server.ip4, net.server)
     c = net.client.client(net.server.ip4, 8000)
     for i in range(20):
@@ -142,7 +140,7 @@ def damaged_files(t):
     for cut in middle + 1, middle + 100, middle + RECORD:
         if whole[middle + 40:middle + 44] == b"\0\0\0\0" and cut == middle + RECORD:
             continue
-        given(whole[:cut], offset=middle)
+        given(whole[:cut], offset=cut, words=["ends"])
     lines, _ = replay(file, status=1)
     check(lines, "what came before the damage is not shown")
     for line in lines:

@@ -6,8 +6,11 @@ A test is a function marked @test. It gets a Test: a token that is in the path o
 machine as well), two hosts (network namespaces joined by a cable), and ways to start programs; all of it is gone when
 the test is over. Nothing depends on how fast the machine is: what is waited for comes, or does not within LIMIT.
 """
+import atexit
+import base64
 import contextlib
 import ctypes
+import functools
 import http.client
 import json
 import os
@@ -69,6 +72,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _PREFIX = "ebpfdump-native-"
 
+# What the hosts call their devices: with QUIET, a loader shows the tests' traffic only, whatever else this machine does.
+DEVICE, LOOPBACK = (f"{kind}{random.getrandbits(40):x}" for kind in "el")
+QUIET = ("--interface", DEVICE, "--interface", LOOPBACK)
+
 
 def _ip(*lines, netns=None):
     command = ["ip"] + (["-n", netns] if netns else []) + ["-batch", "-"]
@@ -78,10 +85,10 @@ def _ip(*lines, netns=None):
 
 
 class Host:
-    """A network namespace with an address on eth0 (or as the device is called), and lo."""
+    """A network namespace with an address on its end of a cable, and a loopback device."""
 
-    def __init__(self, name, ip4, ip6, device):
-        self.name, self.ip4, self.ip6, self.device = name, ip4, ip6, device
+    def __init__(self, name, ip4, ip6):
+        self.name, self.ip4, self.ip6 = name, ip4, ip6
 
     @contextlib.contextmanager
     def inside(self):
@@ -122,17 +129,17 @@ class Net:
 
     numbers = iter(range(1 << 30))
 
-    def __init__(self, device="eth0"):
+    def __init__(self, device=DEVICE, loopback=LOOPBACK):
         number = next(Net.numbers)
         a, b = random.randrange(1, 250), random.randrange(1, 250)
         names = [f"{_PREFIX}{os.getpid()}-{number}{end}" for end in "sc"]
-        self.server = Host(names[0], f"10.{a}.{b}.1", f"fd00:{a:x}:{b:x}::1", device)
-        self.client = Host(names[1], f"10.{a}.{b}.2", f"fd00:{a:x}:{b:x}::2", device)
+        self.server = Host(names[0], f"10.{a}.{b}.1", f"fd00:{a:x}:{b:x}::1")
+        self.client = Host(names[1], f"10.{a}.{b}.2", f"fd00:{a:x}:{b:x}::2")
         try:
             _ip(f"netns add {names[0]}", f"netns add {names[1]}",
                 f"link add {device} netns {names[0]} type veth peer name {device} netns {names[1]}")
             for host in self.server, self.client:
-                _ip("link set lo up", f"addr add {host.ip4}/24 dev {device}",
+                _ip(*[f"link set lo name {loopback}"] * (loopback != "lo"), f"link set {loopback} up", f"addr add {host.ip4}/24 dev {device}",
                     f"addr add {host.ip6}/64 dev {device} nodad", f"link set {device} up", netns=host.name)
         except BaseException:
             self.close()
@@ -262,7 +269,6 @@ def parse_line(line, limit=16384):
 
 
 def body_of(m):
-    import base64
     return base64.b64decode(m["body"], validate=True) if m.get("body_encoding") else m["body"].encode()
 
 
@@ -475,7 +481,7 @@ class Loader:
         return e
 
     def fence(self):
-        """All that happened before has been written when this returns. Needs lo and all messages."""
+        """All that happened before has been written when this returns. Only for loaders that show all messages."""
         path = f"/fence-{random.getrandbits(64):x}"
         exchange_by_sockets(path)
         self.wait(lambda m: path_of(m) == path, 4, f"the fence {path}")
@@ -510,9 +516,17 @@ class Loader:
                 f.close()
 
 
+@functools.cache
+def somewhere():
+    """A host for whom it may concern."""
+    net = Net()
+    atexit.register(net.close)
+    return net.server
+
+
 def exchange_by_sockets(path, host=None, address="127.0.0.1"):
     """One request and its response on a connection within one host, by this process."""
-    with host.inside() if host else contextlib.nullcontext():
+    with (host or somewhere()).inside():
         listener = socket.create_server((address, 0))
         client = socket.create_connection(listener.getsockname()[:2], timeout=LIMIT)
     with listener, client:
@@ -564,8 +578,12 @@ class Test:
             self._net = self.new_net()
         return self._net
 
-    def new_net(self, device="eth0"):
-        net = Net(device)
+    def use_net(self, device, loopback):
+        """The hosts' devices shall be called like this."""
+        self._net = self.new_net(device, loopback)
+
+    def new_net(self, *names):
+        net = Net(*names)
         self.stack.callback(net.close)
         return net
 
@@ -579,9 +597,9 @@ class Test:
     def path(self, name):
         return f"/{self.token}/{name}"
 
-    def start(self, *flags, **options):
-        """A loader for this test alone."""
-        loader = Loader(*flags, **options)
+    def start(self, *flags, quiet=True, **options):
+        """A loader for this test alone; with quiet, it shows nothing but the tests' own traffic."""
+        loader = Loader(*(QUIET if quiet else ()), *flags, **options)
         self.stack.callback(loader.kill)
         return loader
 
@@ -707,8 +725,8 @@ TESTS = []
 
 def test(function=None, *, shared=None, **options):
     """
-    Marks a test. shared: flags of a loader that runs already when the test begins (t.loader) and is shared with the
-    tests beside it that want the same. None: the test starts its own, with t.start().
+    Marks a test. shared: flags, beside QUIET, of a loader that runs already when the test begins (t.loader) and is
+    shared with the tests beside it that want the same. None: the test starts its own, with t.start().
     """
     def mark(f):
         TESTS.append((f, None if shared is None else tuple(shared), options))
@@ -757,7 +775,7 @@ def run_tests(only):
         t = Test(function.__name__, loader)
         try:
             if shared is not None and not loader:
-                loader = t.loader = Loader(*shared, **options)
+                loader = t.loader = Loader(*QUIET, *shared, **options)
                 loader.ready()
             function(t)
             if loader:
@@ -769,6 +787,7 @@ def run_tests(only):
                 loader.kill()
                 loader = None
 
+    somewhere()
     chosen = [x for x in TESTS if not only or any(word in x[0].__name__ for word in only)]
     try:
         for function, wants, options in chosen:

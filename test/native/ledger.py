@@ -4,7 +4,6 @@ import os
 import threading
 
 from harness import check, equal, ledger_gaps, path_of, pattern, read_exactly, test, until
-from output import device
 
 THREADS = 8
 BURST = 25  # requests in one send
@@ -57,9 +56,8 @@ def settled(loader):
 @test
 def ledger_under_load(t):
     """With room enough nothing is lost, and each message is there."""
-    name = device()
-    net = t.new_net(name)
-    loader = t.start("--interface", name, "--ring-bytes", "256M", "--output-buffer", "256M").ready()
+    net = t.net
+    loader = t.start("--ring-bytes", "256M", "--output-buffer", "256M").ready()
     requests = load(t, net, 30, pattern(200))
     m = settled(loader)
     equal(m.sum("ebpfdump_records_lost_total"), 0, "lost records")
@@ -77,9 +75,8 @@ def ledger_under_load(t):
 @test
 def ledger_with_a_ring_of_one_page(t):
     """Far too small: records are lost, each of them is counted, and what is shown is marked where bytes are missing."""
-    name = device()
-    net = t.new_net(name)
-    loader = t.start("--interface", name, "--ring-bytes", "4096").ready()
+    net = t.net
+    loader = t.start("--ring-bytes", "4096").ready()
     requests = load(t, net, 30, pattern(200))
     m = settled(loader)
     equal(m.sum("ebpfdump_ring_size_bytes"), 4096, "the ring buffer")
@@ -109,10 +106,9 @@ def _server(t, net):
 
 @test
 def ledger_with_a_stopped_reader(t):
-    name = device()
-    net = t.new_net(name)
+    net = t.net
     reading, writing = os.pipe()
-    loader = t.start("--interface", name, "--output-buffer", "64K", stdout=writing)
+    loader = t.start("--output-buffer", "64K", stdout=writing)
     os.close(writing)
     t.stack.callback(os.close, reading)
     loader.ready()
@@ -126,9 +122,8 @@ def ledger_with_a_stopped_reader(t):
 
 @test
 def ledger_with_filters(t):
-    name = device()
-    net = t.new_net(name)
-    loader = t.start("--interface", name, "--message", "response", "--ring-bytes", "256M").ready()
+    net = t.net
+    loader = t.start("--message", "response", "--ring-bytes", "256M").ready()
     requests = load(t, net, 4)
     m = settled(loader)
     equal(m.sum("ebpfdump_messages_filtered_total"), 2 * requests, "messages left out")
@@ -141,9 +136,8 @@ def ledger_with_filters(t):
 @test
 def ledger_with_tight_limits(t):
     """16 connections, 64 KiB of buffers: what does not fit is given up, reported as far as it goes, and counted."""
-    name = device()
-    net = t.new_net(name)
-    loader = t.start("--interface", name, "--connections", "16", "--buffer-bytes", "64K", "--body-bytes", "64K",
+    net = t.net
+    loader = t.start("--connections", "16", "--buffer-bytes", "64K", "--body-bytes", "64K",
                      "--line-bytes", "512K", line_bytes=512 << 10).ready()
     port = t.serve(lambda c: c.recv(1 << 20, 0x100) and c.recv(1), net.server)  # MSG_WAITALL: until the end
     sockets = []
@@ -172,9 +166,8 @@ def ledger_with_tight_limits(t):
 @test
 def ledger_with_other_protocols(t):
     """All of what is not HTTP is counted as such, once."""
-    name = device()
-    net = t.new_net(name)
-    loader = t.start("--interface", name).ready()
+    net = t.net
+    loader = t.start().ready()
     talk = bytes(range(255, -1, -1)) * 5000
 
     def echo(c):

@@ -155,7 +155,7 @@ def without_privilege(t):
 @test
 def pid_namespace(t):
     """In a container without hostPID: it knows itself all the same, and shows others by their pid on the host."""
-    loader = t.start(wrap=["unshare", "--pid", "--fork", "--mount-proc"]).ready()
+    loader = t.start(wrap=["unshare", "--pid", "--fork", "--mount-proc"], quiet=False, lossy=True).ready()
     children = pathlib.Path(f"/proc/{loader.process.pid}/task/{loader.process.pid}/children")
     inner, = until(lambda: children.read_text().split(), "the loader behind unshare")
     t.stack.callback(lambda: subprocess.run(["kill", "-KILL", inner], capture_output=True))
@@ -178,7 +178,7 @@ def pid_namespace(t):
 @test
 def own_traffic_is_not_shown(t):
     """A scraper in a hurry must not make messages of the loader's own."""
-    loader = t.start().ready()
+    loader = t.start(quiet=False, lossy=True).ready()
     for i in range(200):
         equal(loader.get(f"/metrics?{t.token}-{i}")[0], 200, "/metrics")
     for i in range(0, 200, 20):
