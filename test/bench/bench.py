@@ -455,7 +455,7 @@ def bench_web(args, table):
 
 
 def memory_of(pid):
-    """KiB: resident; the same with each page counted once, however often it is mapped; eBPF maps in the kernel."""
+    """KiB: resident; proportional (a page that is mapped twice counts once); eBPF maps in the kernel."""
     text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
     rss, once = (int(re.search(rf"^{field}:\s+(\d+) kB", text, re.M).group(1)) for field in ("Rss", "Pss"))
     return rss, once, maps_kib(pid)
@@ -494,11 +494,11 @@ def bench_memory(args, table):
     loader.output.unlink()
     if followed < 10000:
         raise DidNotRun(f"only {followed} connections were followed ({messages} messages)")
-    table.add("resident memory, idle", f"{idle / KIB:.1f} MiB (each page once: {idle_once / KIB:.1f} MiB; "
+    table.add("resident memory, idle", f"{idle / KIB:.1f} MiB (PSS {idle_once / KIB:.1f} MiB; "
               f"eBPF maps in the kernel, the ring buffer among them: {idle_maps / KIB:.1f} MiB)", "<= 20 MiB", idle <= 20 * KIB,
               kib=idle, once_kib=idle_once, maps_kib=idle_maps)
     table.add("resident memory, 10 000 open connections, each with both ends here",
-              f"{busy / KIB:.1f} MiB (each page once: {busy_once / KIB:.1f} MiB; maps: {busy_maps / KIB:.1f} MiB); "
+              f"{busy / KIB:.1f} MiB (PSS {busy_once / KIB:.1f} MiB; maps: {busy_maps / KIB:.1f} MiB); "
               f"{followed} ends followed, {messages} messages", "<= 96 MiB", busy <= 96 * KIB, kib=busy, once_kib=busy_once,
               maps_kib=busy_maps, followed=followed)
 

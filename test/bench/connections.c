@@ -26,7 +26,7 @@ static const char response[] = "HTTP/1.1 200 OK\r\n"
 			       "Content-Length: 17\r\n\r\n"
 			       "{\"item\":\"a bolt\"}";
 
-static void die(const char *what)
+static _Noreturn void die(const char *what)
 {
 	fprintf(stderr, "bench-connections: %s: %s\n", what, strerror(errno));
 	exit(1);

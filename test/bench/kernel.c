@@ -56,7 +56,7 @@ static uint64_t now(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-static void die(const char *what)
+static _Noreturn void die(const char *what)
 {
 	fprintf(stderr, "bench-kernel: %s: %s\n", what, strerror(errno));
 	exit(1);
@@ -113,7 +113,7 @@ static void pass(int from, int to, const char *p, char *in, uint32_t bytes)
 	}
 }
 
-static void child(int orders, int cpu)
+static _Noreturn void child(int orders, int cpu)
 {
 	static char out[SEND_MAX], in[SEND_MAX];
 	struct order o = {0};
@@ -427,7 +427,7 @@ static void print_size(uint32_t size)
 	printf("  }}%s\n", size + 1 < n_sizes ? "," : "");
 }
 
-static void usage(void)
+static _Noreturn void usage(void)
 {
 	fputs("usage: bench-kernel [--family auto|fentry|kprobe|tracepoint] [--bytes N]... "
 	      "[--rounds N] [--sends N] [--instructions] [--case NAME]\n",
@@ -452,7 +452,6 @@ static enum probe_family family_of(const char *text)
 		if (strcmp(text, names[i]) == 0)
 			return (enum probe_family)i;
 	usage();
-	return PROBE_AUTO;
 }
 
 static void start_child(void)

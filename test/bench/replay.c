@@ -28,7 +28,7 @@
 #define PASSES	      4 /* over the records, in one round */
 #define ROUNDS_MAX    201
 
-static void die(const char *what)
+static _Noreturn void die(const char *what)
 {
 	fprintf(stderr, "bench-replay: %s\n", what);
 	exit(1);
