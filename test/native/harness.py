@@ -428,6 +428,8 @@ class Loader:
             c.close()
 
     def metrics(self):
+        """As of now: what /metrics answers may be 100 ms old."""
+        time.sleep(0.11)
         status, body, _ = self.get("/metrics")
         equal(status, 200, "/metrics")
         return Metrics(body.decode())

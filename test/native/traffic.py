@@ -521,13 +521,25 @@ def http_1_0(t):
 @test(shared=())
 def methods(t):
     base, _ = t.python_server()
-    for method in "GET PUT DELETE PATCH TRACE OPTIONS PROPFIND MKCOL REPORT PURGE FOO M-SEARCH BREW".split():
+    for method in "GET PUT DELETE PATCH TRACE OPTIONS PROPFIND MKCOL REPORT SEARCH VERSION-CONTROL".split():
         path = t.path(method)
         t.curl("-X", method, f"{base}{path}")
         e = t.loader.exchange(path)
         each(e.requests, method=method)
         each([m["request"] for m in e.responses], method=method)
-    # an unregistered one first and alone, by a client that is none
+    # unregistered ones, on a connection that is known to be HTTP
+    args = []
+    for method in "FOO", "PURGE", "M-SEARCH", "x":
+        args += ["--next", "-sS", "-X", method, f"{base}{t.path(method)}"]
+    t.curl(f"{base}{t.path('first')}", *args)
+    for method in "FOO", "PURGE", "M-SEARCH", "x":
+        e = t.loader.exchange(t.path(method))
+        each(e.requests, method=method)
+    # One that begins a connection tells nobody that it is HTTP: the response does. What it answers was not seen.
+    t.curl("-X", "BREW", "-H", f"X-Id: {t.token}-brew", f"{base}{t.path('BREW')}")
+    t.loader.fence()
+    brewed = Exchange(t.loader.select(lambda m: m["headers"].get("X-Id") == [f"{t.token}-brew"]))
+    equal(brewed.counts()[2:], (1, 1), "responses to an unregistered method that comes first")
     t.curl("-X", "OPTIONS", "--request-target", "*", "-H", f"Host: {t.token}", f"{base}/")
     mine = lambda m: m["headers"].get("Host") == [t.token] or m.get("request", {}).get("host") == t.token
     e = t.loader.exchange("*", also=mine)
