@@ -268,9 +268,9 @@ int flow_new(const struct flow_options *options, flow_emit_fn emit, void *ctx,
 	flow->table_size = TABLE_FIRST;
 	flow->table = calloc(flow->table_size, sizeof(*flow->table));
 	flow->fields = calloc(options->max_fields, sizeof(*flow->fields));
-	flow->fields_lost = calloc(options->max_fields, sizeof(*flow->fields_lost));
+	flow->fields_relieved = calloc(options->max_fields, sizeof(*flow->fields_relieved));
 	flow->body = malloc((size_t)options->body_bytes + 1);
-	if (!flow->table || !flow->fields || !flow->fields_lost || !flow->body)
+	if (!flow->table || !flow->fields || !flow->fields_relieved || !flow->body)
 		return err_set(err, ENOMEM, "out of memory");
 	*ret_flow = TAKE(flow);
 	return 0;
@@ -296,7 +296,7 @@ void flow_free(struct flow *flow)
 	}
 	free(flow->table);
 	free(flow->fields);
-	free(flow->fields_lost);
+	free(flow->fields_relieved);
 	free(flow->body);
 	free(flow);
 }

@@ -167,7 +167,7 @@ struct flow {
 	struct conn **table;
 	size_t table_size; /* a power of two */
 	uint64_t seed[2];
-	bool relieving;
+	bool relieving;	     /* giving up others' work for memory */
 	struct link lru;     /* most recent first */
 	struct link busy;    /* longest busy first */
 	struct link holding; /* longest holding first */
@@ -175,12 +175,10 @@ struct flow {
 	struct conn *free_conns; /* by hash_next */
 	struct pending *free_pending;
 	uint32_t n_free_pending;
-	struct http_field *fields; /* of the message in hand */
-	struct http_field
-		*fields_lost; /* of a head given up, maybe while another message is in hand
-			       */
-	char *body;	      /* of the message in hand, if it comes in several pieces */
-	char error[256];      /* two errors in one */
+	struct http_field *fields;	    /* of the message in hand */
+	struct http_field *fields_relieved; /* of a head given up while another is in hand */
+	char *body;	 /* of the message in hand, if it comes in several pieces */
+	char error[256]; /* two errors in one */
 };
 
 /* flow.c: memory */

@@ -240,7 +240,7 @@ static void finish_cut(struct flow *flow, struct conn *c, unsigned dir, const st
 	struct message m = {
 		.when = *when, .bytes = p, .raw = len, .gap_bytes = gap, .error = error};
 
-	m.head.fields = flow->fields_lost;
+	m.head.fields = flow->relieving ? flow->fields_relieved : flow->fields;
 	m.head.max_fields = flow->options.max_fields;
 	http_head_parse(p, len, &m.head);
 	set_role(c, dir, m.head.kind);

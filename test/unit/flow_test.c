@@ -1327,6 +1327,30 @@ START_TEST(memory)
 }
 END_TEST
 
+/* A head that is cut takes memory, for its request, from another one: both are parsed at a time. */
+START_TEST(memory_nested)
+{
+	struct flow_options options;
+	struct rig r;
+
+	flow_options_default(&options);
+	options.buffer_bytes = 1200;
+	rig_options(&r, &options);
+	call(&r, OUT, "GET /first HTTP/1.1\r\nOne: 1\r\nTwo: 2\r\n");
+	r.connection = 2;
+	call(&r, IN, "GET /second HTTP/1.1\r\nHost: s\r\n");
+	r.log.len = 0;
+	r.connection = 2;
+	ck_assert_uint_eq(flow_stats(r.flow)->over_memory, 0);
+	finish_dir(&r, CAPTURE_BOTH, 0);
+	ck_assert_uint_eq(flow_stats(r.flow)->over_memory, 1);
+	expect(&r, "out GET /first 2 [One=1,Two=2] error missing or invalid host; " //
+		FLOW_ERROR_MEMORY "\n"
+		   "in GET /second 1 [Host=s] error " FLOW_ERROR_ENDED "\n");
+	rig_done(&r);
+}
+END_TEST
+
 /* A connection between messages costs its slot, and nothing else. */
 START_TEST(many_idle)
 {
@@ -1772,6 +1796,7 @@ int main(void)
 	tcase_add_test(rest, idle);
 	tcase_add_test(rest, body_limit);
 	tcase_add_test(rest, memory);
+	tcase_add_test(rest, memory_nested);
 	tcase_add_test(rest, many_idle);
 	tcase_add_test(rest, bad_records);
 	tcase_add_test(rest, bad_options);
