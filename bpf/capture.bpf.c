@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * capture.bpf.c: sees the bytes of TCP connections and hands those of HTTP/1.x to user space. It only reads.
+ * capture.bpf.c: sees the bytes of TCP connections and hands those of HTTP/1.x to user space. It
+ * only reads.
  *
- * One body per direction (sent(), received()), and several ways to hang it up; user space loads the best that the kernel
- * can run (pkg/probe). A body finds the connection's state, decides by the first bytes whether the connection is HTTP,
- * drops what is not wanted before any copy, and writes records into the ring buffer, each with one copy from the
- * process's memory. capture.h says what a record is.
+ * One body per direction (sent(), received()), and several ways to hang it up; user space loads the
+ * best that the kernel can run (pkg/probe). A body finds the connection's state, decides by the
+ * first bytes whether the connection is HTTP, drops what is not wanted before any copy, and writes
+ * records into the ring buffer, each with one copy from the process's memory. capture.h says what a
+ * record is.
  *
- * A stream position is a TCP sequence number, taken from the socket; `next` in the state is how far a direction was
- * seen, so that a hook that fires twice for the same bytes (tcp_sendmsg_locked does, once per pass; a send repeated
- * after EAGAIN) neither counts nor copies them twice.
+ * A stream position is a TCP sequence number, taken from the socket; `next` in the state is how far
+ * a direction was seen, so that a hook that fires twice for the same bytes (tcp_sendmsg_locked
+ * does, once per pass; a send repeated after EAGAIN) neither counts nor copies them twice.
  */
 #include "kernel.h"
 #include "capture.h"
@@ -35,16 +37,18 @@ const volatile __u32 n_interfaces = 0;
 const volatile char interfaces[CAPTURE_INTERFACES_MAX][16] = {};
 /* bit: enum capture_direction */
 const volatile __u32 directions = 3;
-/* Parameters of tcp_recvmsg: 6 before 5.19 (ec095263a965), which removed nonblock; 4 where addr_len is gone too (7.x). */
+/* Parameters of tcp_recvmsg: 6 before 5.19 (ec095263a965), which removed nonblock; 4 where addr_len
+ * is gone too (7.x). */
 const volatile __u32 recvmsg_params = 5;
 /* Ingress comes as packets, by cgroup_skb. */
 const volatile bool ingress_packets = false;
-/* Egress cannot see the data of TCP Fast Open in the SYN: count it when the connection is established. */
+/* Egress cannot see the data of TCP Fast Open in the SYN: count it when the connection is
+ * established. */
 const volatile bool count_fastopen = false;
 
 /* ---- shared with user space while running ---- */
 
-__u32 own_tgid = 0; /* the loader, in the initial pid namespace */
+__u32 own_tgid = 0;	/* the loader, in the initial pid namespace */
 __u32 wakeup_asked = 0; /* user space sets it to 0 before it drains */
 
 struct {
@@ -60,8 +64,9 @@ struct {
 } counters SEC(".maps");
 
 /*
- * Connections that user space wants no more of (a tunnel, say): the id at index id % CAPTURE_IGNORE_SLOTS. Direct-mapped: a
- * later one may push an earlier one out, which is then asked for again.
+ * Connections that user space wants no more of (a tunnel, say): the id at index id %
+ * CAPTURE_IGNORE_SLOTS. Direct-mapped: a later one may push an earlier one out, which is then asked
+ * for again.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -71,7 +76,8 @@ struct {
 	__type(value, u64);
 } ignore SEC(".maps");
 
-/* Who reads a connection whose ingress is seen as packets: by connection id. User space looks up what a record lacks. */
+/* Who reads a connection whose ingress is seen as packets: by connection id. User space looks up
+ * what a record lacks. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -84,10 +90,12 @@ struct {
 enum verdict { V_JUDGING, V_HTTP, V_OTHER, V_OWN, V_INTERFACE };
 enum side { S_UNSEEN, S_MAYBE, S_NOT };
 
-/* Calls without the beginning of a message that a connection which was open before us may make until it is given up. */
+/* Calls without the beginning of a message that a connection which was open before us may make
+ * until it is given up. */
 #define TRIES_MAX 4096
 
-/* A packet holds up to 64 KiB (GRO), more with BIG TCP: what is beyond so many records is skipped. */
+/* A packet holds up to 64 KiB (GRO), more with BIG TCP: what is beyond so many records is skipped.
+ */
 #define PACKET_RECORDS_MAX 8
 
 struct conn {
@@ -102,11 +110,11 @@ struct conn {
 	u16 local_port;
 	u16 remote_port;
 	u8 verdict;
-	u8 fresh; /* seen from its first byte on */
-	u8 seen[2]; /* next is valid */
-	u8 side[2]; /* enum side */
+	u8 fresh;      /* seen from its first byte on */
+	u8 seen[2];    /* next is valid */
+	u8 side[2];    /* enum side */
 	u8 n_start[2]; /* bytes in start, while S_MAYBE */
-	u8 ended; /* bits 1 << direction: END was sent */
+	u8 ended;      /* bits 1 << direction: END was sent */
 	u8 reserved;
 	u64 start[2][2]; /* first bytes of a direction, while S_MAYBE */
 	u8 local_addr[16];
@@ -131,37 +139,37 @@ struct {
 } storage SEC(".maps");
 
 /*
- * What a program knows of the call that it looks at. By program: they may interrupt each other, none interrupts itself.
- * Functions that take the program's number find it here: they are verified on their own, once (global functions), which
- * keeps the verifier's work small.
+ * What a program knows of the call that it looks at. By program: they may interrupt each other,
+ * none interrupts itself. Functions that take the program's number find it here: they are verified
+ * on their own, once (global functions), which keeps the verifier's work small.
  */
 struct buffers {
 	const struct iovec *vec; /* a list of buffers in kernel memory; NULL: one buffer */
 	const void *one;
-	u64 off; /* bytes into it */
+	u64 off;    /* bytes into it */
 	u32 memory; /* enum memory */
 	u32 readable;
 };
 
 struct call {
 	struct buffers b;
-	u64 bytes; /* of the stream, at b */
+	u64 bytes;   /* of the stream, at b */
 	u64 waiting; /* bytes in the ring buffer before it */
 	/* the next record */
-	u64 from; /* where its bytes are; in a packet: at which offset */
-	u32 n; /* how many */
+	u64 from;   /* where its bytes are; in a packet: at which offset */
+	u32 n;	    /* how many */
 	u32 length; /* how many it stands for */
 	u32 seq;
 	u32 flags;
 	u32 direction;
 	u32 reserved;
 	struct capture_record head; /* the rest of it, if there are several */
-	u64 left; /* of bytes: behind from */
-	u64 wanted; /* of left: to be captured */
-	u64 seg_left; /* in the buffer at from */
-	u64 start[2]; /* the first bytes, little-endian */
-	u32 n_start; /* how many (<= 16) */
-	u32 done; /* enum emitted: of the last record */
+	u64 left;		    /* of bytes: behind from */
+	u64 wanted;		    /* of left: to be captured */
+	u64 seg_left;		    /* in the buffer at from */
+	u64 start[2];		    /* the first bytes, little-endian */
+	u32 n_start;		    /* how many (<= 16) */
+	u32 done;		    /* enum emitted: of the last record */
 };
 
 /* tcp_recvmsg's arguments, from its entry on, by thread. Only for kprobes. */
@@ -169,7 +177,7 @@ struct receiving {
 	u64 sk;
 	u64 msg;
 	u64 flags;
-	u64 room; /* bytes that the caller has room for */
+	u64 room;	  /* bytes that the caller has room for */
 	struct buffers b; /* as they are before anything is read */
 };
 struct {
@@ -203,8 +211,8 @@ struct {
 } ids SEC(".maps");
 
 /*
- * `btf` is a constant in every caller: whether the pointer is one that the verifier knows by its type (fentry, tp_btf,
- * cgroup_skb), and may be read directly, or a plain number (kprobe).
+ * `btf` is a constant in every caller: whether the pointer is one that the verifier knows by its
+ * type (fentry, tp_btf, cgroup_skb), and may be read directly, or a plain number (kprobe).
  */
 #define GET(btf, ptr, field) ((btf) ? (ptr)->field : BPF_CORE_READ(ptr, field))
 
@@ -278,8 +286,8 @@ enum memory { FROM_USER, FROM_KERNEL, FROM_PACKET };
 enum emitted { EMIT_OK, EMIT_FAULT, EMIT_FULL };
 
 /*
- * A record of one size class with call->n bytes from call->from. c: fill the header from it; NULL: it is call->head, for one
- * of several records.
+ * A record of one size class with call->n bytes from call->from. c: fill the header from it; NULL:
+ * it is call->head, for one of several records.
  */
 static __always_inline int emit_class(struct capture_counters *count, struct call *call,
 	const struct conn *c, u64 max, u32 memory, void *skb)
@@ -328,8 +336,9 @@ static __always_inline int emit_class(struct capture_counters *count, struct cal
 }
 
 /*
- * The smallest class that holds the bytes: a power of two and a little, so that a buffer of the usual sizes with a head before it
- * fits. user space knows them too (record_limit() in pkg/probe/probe.c).
+ * The smallest class that holds the bytes: a power of two and a little, so that a buffer of the
+ * usual sizes with a head before it fits. user space knows them too (record_limit() in
+ * pkg/probe/probe.c).
  */
 static __always_inline int emit(struct capture_counters *count, struct call *call,
 	const struct conn *c, u32 memory, void *skb)
@@ -380,8 +389,8 @@ __noinline int emit_packet(struct __sk_buff *skb, u32 program)
 }
 
 /* A record without bytes: that some passed which cannot be read, or that a direction is over. */
-static __always_inline void emit_empty(struct capture_counters *count, const struct conn *c, u8 type,
-	u8 direction, u32 seq, u32 length, u32 flags)
+static __always_inline void emit_empty(struct capture_counters *count, const struct conn *c,
+	u8 type, u8 direction, u32 seq, u32 length, u32 flags)
 {
 	struct capture_record *rec;
 
@@ -397,8 +406,8 @@ static __always_inline void emit_empty(struct capture_counters *count, const str
 }
 
 /*
- * What may be captured of one call. As the ring buffer fills up, less and less: the heads of messages last, so that it
- * degrades before it drops.
+ * What may be captured of one call. As the ring buffer fills up, less and less: the heads of
+ * messages last, so that it degrades before it drops.
  */
 static __always_inline u32 call_limit(u64 waiting)
 {
@@ -414,8 +423,8 @@ static __always_inline u32 call_limit(u64 waiting)
 }
 
 /*
- * Counts the `left` of `total` bytes of a call that no record holds. done: what emit() said last; wanted: bytes that
- * the limit would still have let through.
+ * Counts the `left` of `total` bytes of a call that no record holds. done: what emit() said last;
+ * wanted: bytes that the limit would still have let through.
  */
 static __always_inline void not_captured(
 	struct capture_counters *count, int done, u64 total, u64 left, u64 wanted)
@@ -505,7 +514,8 @@ static __always_inline bool interface_wanted(const struct conn *c)
 	return false;
 }
 
-/* The device that carries the socket's traffic, by its route; as named in its own network namespace. */
+/* The device that carries the socket's traffic, by its route; as named in its own network
+ * namespace. */
 static __always_inline void conn_interface(struct conn *c, struct sock *sk)
 {
 	struct dst_entry *dst = BPF_CORE_READ(sk, sk_dst_cache);
@@ -526,8 +536,8 @@ static __always_inline void conn_interface(struct conn *c, struct sock *sk)
 	}
 }
 
-static __always_inline struct conn *conn_make(bool btf, u32 program, struct sock *sk,
-	struct capture_counters *count)
+static __always_inline struct conn *conn_make(
+	bool btf, u32 program, struct sock *sk, struct capture_counters *count)
 {
 	struct conn *c = bpf_map_lookup_elem(&scratch, &program);
 	u64 *id = bpf_map_lookup_elem(&ids, &program);
@@ -614,9 +624,10 @@ static __always_inline void start_append(struct call *call, u64 w0, u64 w1, u32 
 }
 
 /*
- * Whether the bytes of this call are wanted, by the first of them. A connection seen from its first byte is told by the
- * first bytes of its two directions, and then for ever (the answer may tell what the request did not: an unregistered
- * method). One that was open before is picked up at a call that begins a message.
+ * Whether the bytes of this call are wanted, by the first of them. A connection seen from its first
+ * byte is told by the first bytes of its two directions, and then for ever (the answer may tell
+ * what the request did not: an unregistered method). One that was open before is picked up at a
+ * call that begins a message.
  */
 static __always_inline bool judge(
 	struct capture_counters *count, struct conn *c, u32 direction, struct call *call)
@@ -649,7 +660,8 @@ static __always_inline bool judge(
 	c->side[direction] = S_NOT;
 	if (c->fresh) {
 		/* both directions said no, or one says TLS */
-		if (c->side[!direction] == S_NOT || (call->n_start >= 2 && (call->start[0] & 0xffff) == 0x0316)) {
+		if (c->side[!direction] == S_NOT ||
+			(call->n_start >= 2 && (call->start[0] & 0xffff) == 0x0316)) {
 			c->verdict = V_OTHER;
 			count->connections_other++;
 		}
@@ -688,7 +700,8 @@ static __always_inline bool unwanted(
 	return false;
 }
 
-/* A connection that is known to be none by this direction's first bytes, until the other one says more. */
+/* A connection that is known to be none by this direction's first bytes, until the other one says
+ * more. */
 static __always_inline bool refused(const struct conn *c, u32 direction)
 {
 	return c->verdict == V_JUDGING && c->fresh && c->side[direction] == S_NOT;
@@ -743,8 +756,8 @@ static __always_inline void buffers_of(bool btf, struct msghdr *msg, struct buff
 }
 
 /*
- * One record of those for the bytes at call->b. 1: there may be more. All that it knows is in memory, none of it in its
- * caller's registers: so the verifier need not follow the loop.
+ * One record of those for the bytes at call->b. 1: there may be more. All that it knows is in
+ * memory, none of it in its caller's registers: so the verifier need not follow the loop.
  */
 __noinline int capture_piece(u32 program)
 {
@@ -795,8 +808,9 @@ __noinline int capture_piece(u32 program)
 }
 
 /*
- * Writes records for the call->bytes bytes of the stream that are at call->b and begin at call->seq. What is not captured is
- * counted, and the next record's seq shows it; the last record's length stands for what follows it in this call.
+ * Writes records for the call->bytes bytes of the stream that are at call->b and begin at
+ * call->seq. What is not captured is counted, and the next record's seq shows it; the last record's
+ * length stands for what follows it in this call.
  */
 static __always_inline void capture_buffers(
 	struct capture_counters *count, u32 program, struct call *call, const struct conn *c)
@@ -861,9 +875,8 @@ __noinline int first_bytes(u32 program)
 			n = left;
 		if (n > 16)
 			n = 16;
-		if (call->b.memory == FROM_USER ?
-				bpf_probe_read_user(w, n, seg.iov_base + off) :
-				bpf_probe_read_kernel(w, n, seg.iov_base + off))
+		if (call->b.memory == FROM_USER ? bpf_probe_read_user(w, n, seg.iov_base + off)
+						: bpf_probe_read_kernel(w, n, seg.iov_base + off))
 			break;
 		start_append(call, w[0], w[1], n);
 		left -= n;
@@ -889,9 +902,10 @@ static __always_inline u64 bytes_read(bool btf, struct tcp_sock *tp)
 	return GET(btf, tp, bytes_received) - (u32)(next - copied);
 }
 
-/* What both directions do with call->bytes new bytes at call->b, counted as seen, for hooks that see a call: decide, then capture. */
-static __always_inline void take_call(struct capture_counters *count, u32 program, struct call *call,
-	struct conn *c, struct sock *sk, u8 direction, u32 seq, u32 flags)
+/* What both directions do with call->bytes new bytes at call->b, counted as seen, for hooks that
+ * see a call: decide, then capture. */
+static __always_inline void take_call(struct capture_counters *count, u32 program,
+	struct call *call, struct conn *c, struct sock *sk, u8 direction, u32 seq, u32 flags)
 {
 	u64 bytes = call->bytes;
 
@@ -955,7 +969,8 @@ static __always_inline int sent(bool btf, struct sock *sk, struct msghdr *msg)
 		u8 state = GET(btf, sk, __sk_common.skc_state);
 
 		if (state == TCP_CLOSE) {
-			/* TCP Fast Open: no addresses yet, the data goes with the SYN. Else it fails with EPIPE. */
+			/* TCP Fast Open: no addresses yet, the data goes with the SYN. Else it
+			 * fails with EPIPE. */
 			if (GET(btf, msg, msg_flags) & MSG_FASTOPEN) {
 				count->calls++;
 				count->seen += bytes;
@@ -977,8 +992,9 @@ static __always_inline int sent(bool btf, struct sock *sk, struct msghdr *msg)
 	seq = GET(btf, tp, write_seq);
 	if (c->seen[CAPTURE_EGRESS]) {
 		/*
-		 * Seen before and not counted again: the next pass over the same call, or the rest of one that was accepted in part.
-		 * Both end where the call did. Other bytes in the place of what was offered are new.
+		 * Seen before and not counted again: the next pass over the same call, or the rest
+		 * of one that was accepted in part. Both end where the call did. Other bytes in the
+		 * place of what was offered are new.
 		 */
 		known = c->next[CAPTURE_EGRESS] - seq;
 		if (known > 0) {
@@ -1022,7 +1038,8 @@ int BPF_PROG(tp_btf__tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg)
 
 /* ---- ingress, by calls ---- */
 
-/* After a read the iterator stands behind what was read: goes back over call->bytes. 0 if that leads nowhere. */
+/* After a read the iterator stands behind what was read: goes back over call->bytes. 0 if that
+ * leads nowhere. */
 __noinline int rewind_buffers(u32 program)
 {
 	struct call *call = bpf_map_lookup_elem(&calls, &program);
@@ -1048,19 +1065,22 @@ __noinline int rewind_buffers(u32 program)
 	return 0;
 }
 
-static __always_inline void end(struct capture_counters *count, struct conn *c, u8 direction, u32 seq, u32 flags)
+static __always_inline void end(
+	struct capture_counters *count, struct conn *c, u8 direction, u32 seq, u32 flags)
 {
 	u8 bits = direction == CAPTURE_BOTH ? 3 : 1 << direction;
 
-	if ((c->ended & bits) == bits || (c->verdict != V_HTTP && c->side[0] != S_MAYBE && c->side[1] != S_MAYBE))
+	if ((c->ended & bits) == bits ||
+		(c->verdict != V_HTTP && c->side[0] != S_MAYBE && c->side[1] != S_MAYBE))
 		return;
 	c->ended |= bits;
 	emit_empty(count, c, CAPTURE_END, direction, seq, 0, flags);
 }
 
-/* The sequence number behind what the process has read. A FIN that it has read takes one more, which is not the stream's. */
-static __always_inline u32 read_up_to(bool btf, struct sock *sk, struct tcp_sock *tp,
-	const struct conn *c, s32 bytes)
+/* The sequence number behind what the process has read. A FIN that it has read takes one more,
+ * which is not the stream's. */
+static __always_inline u32 read_up_to(
+	bool btf, struct sock *sk, struct tcp_sock *tp, const struct conn *c, s32 bytes)
 {
 	u32 copied = GET(btf, tp, copied_seq);
 	u8 state = GET(btf, sk, __sk_common.skc_state);
@@ -1074,7 +1094,8 @@ static __always_inline u32 read_up_to(bool btf, struct sock *sk, struct tcp_sock
 	return copied;
 }
 
-/* saved: the call's buffers before it read anything; NULL: the iterator stands behind what was read. */
+/* saved: the call's buffers before it read anything; NULL: the iterator stands behind what was
+ * read. */
 static __always_inline int received(bool btf, struct sock *sk, struct msghdr *msg, u32 how,
 	s32 bytes, const struct buffers *saved)
 {
@@ -1151,8 +1172,9 @@ SEC("fexit/tcp_recvmsg")
 int fexit__tcp_recvmsg(u64 *ctx)
 {
 	/*
-	 * sk, msg, len, [nonblock,] flags[, addr_len], and what it returned. Each branch reads for itself: the verifier
-	 * allows no computed address of the context, and the texts keep the compiler from joining the branches.
+	 * sk, msg, len, [nonblock,] flags[, addr_len], and what it returned. Each branch reads for
+	 * itself: the verifier allows no computed address of the context, and the texts keep the
+	 * compiler from joining the branches.
 	 */
 	u64 flags, bytes;
 
@@ -1175,7 +1197,8 @@ int fexit__tcp_recvmsg(u64 *ctx)
 SEC("kprobe/tcp_recvmsg")
 int kprobe__tcp_recvmsg(struct pt_regs *ctx)
 {
-	u64 thread = bpf_get_current_pid_tgid(), fourth = PT_REGS_PARM4(ctx), fifth = PT_REGS_PARM5(ctx);
+	u64 thread = bpf_get_current_pid_tgid(), fourth = PT_REGS_PARM4(ctx),
+	    fifth = PT_REGS_PARM5(ctx);
 	struct msghdr *msg = (struct msghdr *)PT_REGS_PARM2(ctx);
 	struct receiving r = {
 		.sk = PT_REGS_PARM1(ctx),
@@ -1193,8 +1216,8 @@ int kprobe__tcp_recvmsg(struct pt_regs *ctx)
 }
 
 /*
- * tcp_recvmsg calls it once it has copied. Better than the return: a kretprobe has a few instances only, and each thread
- * that waits for data inside tcp_recvmsg occupies one.
+ * tcp_recvmsg calls it once it has copied. Better than the return: a kretprobe has a few instances
+ * only, and each thread that waits for data inside tcp_recvmsg occupies one.
  */
 SEC("kprobe/tcp_cleanup_rbuf")
 int BPF_KPROBE(kprobe__tcp_cleanup_rbuf, struct sock *sk, int copied)
@@ -1206,7 +1229,8 @@ int BPF_KPROBE(kprobe__tcp_cleanup_rbuf, struct sock *sk, int copied)
 	if (!r || r->sk != (u64)sk || copied < 0)
 		return 0;
 	msg = (struct msghdr *)r->msg;
-	/* Others call it too (splice): the arguments are a finished call's then, and its memory anything. */
+	/* Others call it too (splice): the arguments are a finished call's then, and its memory
+	 * anything. */
 	if (!(r->flags & MSG_TRUNC) && r->room - BPF_CORE_READ(msg, msg_iter.count) != copied)
 		return 0;
 	return received(false, sk, msg, r->flags, copied, &r->b);
@@ -1220,7 +1244,8 @@ int kretprobe__tcp_recvmsg(struct pt_regs *ctx)
 
 	if (!r)
 		return 0;
-	received(false, (struct sock *)r->sk, (struct msghdr *)r->msg, r->flags, PT_REGS_RC(ctx), &r->b);
+	received(false, (struct sock *)r->sk, (struct msghdr *)r->msg, r->flags, PT_REGS_RC(ctx),
+		&r->b);
 	bpf_map_delete_elem(&receiving, &thread);
 	return 0;
 }
@@ -1266,7 +1291,8 @@ static __always_inline u32 tcp_header(struct __sk_buff *skb, struct tcp *tcp)
 	return bpf_skb_load_bytes(skb, off, tcp, sizeof(*tcp)) ? 0 : off;
 }
 
-/* What is behind the headers, for a packet that carries data of a connection. Passes every packet. */
+/* What is behind the headers, for a packet that carries data of a connection. Passes every packet.
+ */
 SEC("cgroup_skb/ingress")
 int cgroup_skb__ingress(struct __sk_buff *skb)
 {
@@ -1304,7 +1330,8 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 	/* what the socket has is not counted again */
 	known = tp->rcv_nxt - seq;
 	if (known < 0) {
-		/* beyond the window: TCP will drop it, and so it cannot put words into somebody's mouth */
+		/* beyond the window: TCP will drop it, and so it cannot put words into somebody's
+		 * mouth */
 		if ((s32)(seq - (tp->rcv_wup + tp->rcv_wnd)) > 0)
 			return 1;
 		known = 0;
@@ -1334,7 +1361,8 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 			return 1;
 		}
 	} else if (!c->fresh || seq == tp->rcv_nxt) {
-		/* a packet that comes early on a new connection is taken unjudged: its beginning is on the way */
+		/* a packet that comes early on a new connection is taken unjudged: its beginning is
+		 * on the way */
 		u64 last = (left < 16 ? left : 16) - 1;
 
 		barrier_var(last); /* as in emit_class() */
@@ -1393,7 +1421,8 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 	return 1;
 }
 
-/* Who reads, for ingress by packets: these come in no process's name. Tells user space, and finds the loader itself. */
+/* Who reads, for ingress by packets: these come in no process's name. Tells user space, and finds
+ * the loader itself. */
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(tp_btf__sock_recv_length, struct sock *sk, int ret)
 {
@@ -1432,7 +1461,8 @@ static __always_inline int state_changed(bool btf, struct sock *sk, int before, 
 	if (!count)
 		return 0;
 	if (now == TCP_SYN_SENT) {
-		/* A socket that was connected before may be connected again: that is another connection. */
+		/* A socket that was connected before may be connected again: that is another
+		 * connection. */
 		c = conn_find(btf, sk);
 		if (c) {
 			end(count, c, CAPTURE_BOTH, 0, 0);
@@ -1485,9 +1515,9 @@ static __always_inline int state_changed(bool btf, struct sock *sk, int before, 
 		/* what the process has yet to read comes after the end of the connection */
 		end(count, c, ingress_packets || unread <= 1 ? CAPTURE_BOTH : CAPTURE_EGRESS, 0,
 			before == TCP_ESTABLISHED || before == TCP_CLOSE_WAIT ||
-					BPF_CORE_READ(sk, sk_err) ?
-				CAPTURE_F_RESET :
-				0);
+					BPF_CORE_READ(sk, sk_err)
+				? CAPTURE_F_RESET
+				: 0);
 		break;
 	}
 	return 0;
@@ -1529,7 +1559,8 @@ int BPF_PROG(raw_tp__tcp_destroy_sock, struct sock *sk)
 	return destroyed(false, sk);
 }
 
-/* Run once by the loader itself (BPF_PROG_RUN): what its process is called in the initial pid namespace. */
+/* Run once by the loader itself (BPF_PROG_RUN): what its process is called in the initial pid
+ * namespace. */
 SEC("raw_tp")
 int identify(void *ctx)
 {

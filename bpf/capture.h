@@ -54,8 +54,8 @@ enum capture_flags {
 	/* The bytes have no readable memory (pages of sendfile, MSG_TRUNC): captured is 0. */
 	CAPTURE_F_UNREADABLE = 1 << 4,
 	/*
-	 * What earlier records said of the bytes from `seq` on never left: it was offered to the socket and not
-	 * accepted, and now other bytes are offered in their place.
+	 * What earlier records said of the bytes from `seq` on never left: it was offered to the
+	 * socket and not accepted, and now other bytes are offered in their place.
 	 */
 	CAPTURE_F_RETRACT = 1 << 5,
 };
@@ -113,7 +113,7 @@ enum capture_skip {
 enum capture_program {
 	CAPTURE_P_EGRESS,
 	CAPTURE_P_INGRESS,
-	CAPTURE_P_STATE, /* a connection changes its TCP state */
+	CAPTURE_P_STATE,   /* a connection changes its TCP state */
 	CAPTURE_P_DESTROY, /* a socket goes away */
 	CAPTURE_P_MAX
 };

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * kernel.h: the few kernel types that the programs read, and one accessor for each difference between kernels.
+ * kernel.h: the few kernel types that the programs read, and one accessor for each difference
+ * between kernels.
  *
- * Only the fields that are used are declared; CO-RE relocates them by name against the running kernel's BTF. A type with
- * ___suffix is another shape of the same kernel type. No decision is made by version number, each by what is there.
+ * Only the fields that are used are declared; CO-RE relocates them by name against the running
+ * kernel's BTF. A type with
+ * ___suffix is another shape of the same kernel type. No decision is made by version number, each
+ * by what is there.
  */
 #ifndef EBPFDUMP_KERNEL_H
 #define EBPFDUMP_KERNEL_H
@@ -19,7 +22,8 @@ typedef __u32 u32;
 typedef __u64 u64;
 typedef __s32 s32;
 
-/* The registers at a kprobe: a context is read at fixed offsets, without relocation. The layout is the architecture's ABI. */
+/* The registers at a kprobe: a context is read at fixed offsets, without relocation. The layout is
+ * the architecture's ABI. */
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
@@ -105,13 +109,13 @@ struct iov_iter {
 	u64 iov_offset;
 	u64 count;
 	const struct iovec *__iov; /* since 6.4 (de4f5fed3f23) */
-	void *ubuf; /* since 6.0 (fcb14cb1bdac) */
+	void *ubuf;		   /* since 6.0 (fcb14cb1bdac) */
 	const struct iovec *kvec;
 };
 
 struct iov_iter___iov {
 	const struct iovec *iov; /* before 6.4 */
-	unsigned int type; /* before 5.14: the kind, with the direction in bit 0 */
+	unsigned int type;	 /* before 5.14: the kind, with the direction in bit 0 */
 };
 
 struct msghdr {
@@ -124,24 +128,24 @@ struct msghdr {
 /* The numbers are the running kernel's: their order changed in 5.14, 6.0 and later. */
 enum iter_type { ITER_UBUF, ITER_IOVEC, ITER_KVEC };
 
-#define AF_INET          2
-#define AF_INET6         10
-#define MSG_OOB          0x1
-#define MSG_PEEK         0x2
-#define MSG_TRUNC        0x20
-#define MSG_ERRQUEUE     0x2000
-#define MSG_FASTOPEN     0x20000000
-#define TCP_ESTABLISHED  1
-#define TCP_SYN_SENT     2
-#define TCP_SYN_RECV     3
-#define TCP_FIN_WAIT1    4
-#define TCP_TIME_WAIT    6
-#define TCP_CLOSE        7
-#define TCP_CLOSE_WAIT   8
-#define TCP_LAST_ACK     9
-#define TCP_LISTEN       10
-#define TCP_CLOSING      11
-#define RCV_SHUTDOWN     1
-#define SEND_SHUTDOWN    2
+#define AF_INET		2
+#define AF_INET6	10
+#define MSG_OOB		0x1
+#define MSG_PEEK	0x2
+#define MSG_TRUNC	0x20
+#define MSG_ERRQUEUE	0x2000
+#define MSG_FASTOPEN	0x20000000
+#define TCP_ESTABLISHED 1
+#define TCP_SYN_SENT	2
+#define TCP_SYN_RECV	3
+#define TCP_FIN_WAIT1	4
+#define TCP_TIME_WAIT	6
+#define TCP_CLOSE	7
+#define TCP_CLOSE_WAIT	8
+#define TCP_LAST_ACK	9
+#define TCP_LISTEN	10
+#define TCP_CLOSING	11
+#define RCV_SHUTDOWN	1
+#define SEND_SHUTDOWN	2
 
 #endif

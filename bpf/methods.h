@@ -2,19 +2,25 @@
 /*
  * methods.h: does this look like the beginning of an HTTP/1.x message?
  *
- * A method of the IANA HTTP Method Registry and a blank, or "HTTP/1.". The first 16 bytes, as two little-endian words,
- * are compared under a mask; the two methods that are longer are told by their first 16 bytes. "PRI" is HTTP/2's preface
- * and not here.
+ * A method of the IANA HTTP Method Registry and a blank, or "HTTP/1.". The first 16 bytes, as two
+ * little-endian words, are compared under a mask; the two methods that are longer are told by their
+ * first 16 bytes. "PRI" is HTTP/2's preface and not here.
  */
 #ifndef EBPFDUMP_METHODS_H
 #define EBPFDUMP_METHODS_H
 
-#define B(s, i)       ((i) < sizeof(s) - 1 ? (u64)(u8)(s)[(i) < sizeof(s) ? (i) : 0] : 0)
-#define M(s, i)       ((i) < sizeof(s) - 1 ? 0xffULL : 0)
-#define WORD(f, s, o)                                                                               \
-	(f(s, o) | f(s, o + 1) << 8 | f(s, o + 2) << 16 | f(s, o + 3) << 24 | f(s, o + 4) << 32 |   \
+#define B(s, i) ((i) < sizeof(s) - 1 ? (u64)(u8)(s)[(i) < sizeof(s) ? (i) : 0] : 0)
+#define M(s, i) ((i) < sizeof(s) - 1 ? 0xffULL : 0)
+#define WORD(f, s, o)                                                                             \
+	(f(s, o) | f(s, o + 1) << 8 | f(s, o + 2) << 16 | f(s, o + 3) << 24 | f(s, o + 4) << 32 | \
 		f(s, o + 5) << 40 | f(s, o + 6) << 48 | f(s, o + 7) << 56)
-#define METHOD(s)     {{WORD(B, s, 0), WORD(B, s, 8)}, {WORD(M, s, 0), WORD(M, s, 8)}}
+#define METHOD(s)                                    \
+	{                                            \
+		{WORD(B, s, 0), WORD(B, s, 8)},      \
+		{                                    \
+			WORD(M, s, 0), WORD(M, s, 8) \
+		}                                    \
+	}
 
 struct method {
 	u64 word[2];

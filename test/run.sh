@@ -45,8 +45,9 @@ suite() { # NAME COMMAND...
 	fi
 }
 
-all='lint build unit unit-san unit-tsan clang replay native fuzz matrix'
-for s in ${*:-$all}; do
+all=(lint build unit unit-san unit-tsan clang replay builds trixie native fuzz matrix)
+[ $# -gt 0 ] || set -- "${all[@]}"
+for s in "$@"; do
 	case $s in
 	lint) suite lint hack/lint.sh ;;
 	build) suite build make -j"$jobs" all ;;
@@ -54,11 +55,13 @@ for s in ${*:-$all}; do
 	unit-san) suite unit-san make -j"$jobs" unit SAN=address,undefined ;;
 	unit-tsan) suite unit-tsan make -j"$jobs" unit SAN=thread UNIT_SRC='test/unit/sink_test.c test/unit/telemetry_test.c' ;;
 	clang) suite clang make -j"$jobs" unit all CC=clang BUILD=build/clang ;;
-	replay) suite replay test/replay.sh ;;
+	replay) suite replay make -j"$jobs" replay ;;
+	builds) suite builds make build-checks ;;
+	trixie) suite trixie make trixie ;;
 	native) suite native make native ;;
 	fuzz) suite fuzz make -j"$jobs" fuzz FUZZ_SECONDS="${FUZZ_SECONDS:-60}" ;;
 	matrix) suite matrix make kernel ;;
-	*) echo "test/run.sh: unknown suite $s ($all)" >&2; exit 2 ;;
+	*) echo "test/run.sh: unknown suite $s (${all[*]})" >&2; exit 2 ;;
 	esac
 done
 if [ $skipped -gt 0 ]; then

@@ -36,18 +36,18 @@ static void kernel_side(struct loader *l, struct metrics *m)
 	if (!l->probe || probe_counters(l->probe, &c))
 		return;
 /* One family with a sample for each program. */
-#define EACH(name, help, expression)                                                                \
-	do {                                                                                        \
-		metrics_family(m, name, METRICS_COUNTER, help);                                     \
-		for (int i = 0; i < CAPTURE_P_MAX; i++) {                                           \
-			const struct capture_counters *p = &c.by_program[i];                        \
-			(void)p;                                                                    \
-			metrics_u64(m, name, expression, "program", program_names[i], NULL);        \
-		}                                                                                   \
+#define EACH(name, help, expression)                                                         \
+	do {                                                                                 \
+		metrics_family(m, name, METRICS_COUNTER, help);                              \
+		for (int i = 0; i < CAPTURE_P_MAX; i++) {                                    \
+			const struct capture_counters *p = &c.by_program[i];                 \
+			(void)p;                                                             \
+			metrics_u64(m, name, expression, "program", program_names[i], NULL); \
+		}                                                                            \
 	} while (0)
 	EACH("ebpfdump_kernel_calls_total", "Hook hits that carried new bytes.", p->calls);
-	EACH("ebpfdump_kernel_seen_bytes_total",
-		"Bytes that passed a hook: captured plus skipped.", p->seen);
+	EACH("ebpfdump_kernel_seen_bytes_total", "Bytes that passed a hook: captured plus skipped.",
+		p->seen);
 	EACH("ebpfdump_kernel_captured_bytes_total", "Bytes handed to user space.", p->captured);
 	metrics_family(m, "ebpfdump_kernel_skipped_bytes_total", METRICS_COUNTER,
 		"Bytes that passed a hook and were not captured, by reason.");
@@ -179,9 +179,9 @@ static void hooks(const struct loader *l, struct metrics *m)
 	metrics_family(m, name, METRICS_GAUGE, "The hook in use for each direction.");
 	for (int d = 0; d < 2; d++)
 		metrics_u64(m, name, 1, "direction", d ? "ingress" : "egress", "hook",
-			!l->probe || !(l->options.directions & 1U << d) ?
-				"none" :
-				probe_hook_name(d ? l->plan.ingress : l->plan.egress),
+			!l->probe || !(l->options.directions & 1U << d)
+				? "none"
+				: probe_hook_name(d ? l->plan.ingress : l->plan.egress),
 			NULL);
 	if (!l->options.n_interfaces)
 		return;
@@ -194,7 +194,8 @@ static void hooks(const struct loader *l, struct metrics *m)
 
 static void process(struct metrics *m)
 {
-	CLEANUP(fclosep) FILE *f = fopen("/proc/self/statm", "re");
+	CLEANUP(fclosep)
+	FILE *f = fopen("/proc/self/statm", "re");
 	unsigned long pages = 0;
 	struct rusage u;
 

@@ -16,7 +16,7 @@
 #define FLUSH_MS 5000
 /* How often it is looked whether a missing interface came to be. */
 #define INTERFACES_MS 60000
-#define TICK_MS       100
+#define TICK_MS	      100
 
 /* ---- the pipeline ---- */
 
@@ -87,7 +87,8 @@ static int loader_init(struct loader *l, const struct spec *spec, struct err *er
 	};
 	l->filter = (struct dump_filter){
 		.directions = (uint8_t)spec->directions, .kinds = (uint8_t)spec->messages};
-	log_setup(spec->log_level, l->text || records_only ? LOG_TEXT : LOG_JSON, "loader", l->node);
+	log_setup(
+		spec->log_level, l->text || records_only ? LOG_TEXT : LOG_JSON, "loader", l->node);
 	signal(SIGPIPE, SIG_IGN);
 	l->line = BUF_INIT(64U << 20);
 
@@ -152,7 +153,8 @@ static void wait_for_reader(struct loader *l)
 
 int loader_replay(const struct spec *spec)
 {
-	CLEANUP(capture_reader_closep) struct capture_reader *reader = NULL;
+	CLEANUP(capture_reader_closep)
+	struct capture_reader *reader = NULL;
 	const struct capture_record *record;
 	const char *data;
 	int64_t offset;
@@ -236,8 +238,8 @@ static int options_of(const struct spec *spec, struct probe_options *o, struct e
 
 	*o = (struct probe_options){
 		.ring_bytes = spec->ring_bytes,
-		.capture_bytes = (uint32_t)(spec->capture_bytes ? spec->capture_bytes :
-								  16384 + spec->body_bytes),
+		.capture_bytes = (uint32_t)(spec->capture_bytes ? spec->capture_bytes
+								: 16384 + spec->body_bytes),
 		.connections = (uint32_t)spec->connections,
 		.interfaces = spec->interfaces.names,
 		.n_interfaces = spec->interfaces.count,
@@ -321,7 +323,8 @@ static int wire(struct loader *l, struct err *err)
 		r = loop_add_timer(l->loop, l->spec->poll_interval_ms, l->spec->poll_interval_ms,
 			on_drain_timer, l, &l->drain_timer);
 	if (!r)
-		r = loop_add_timer(l->loop, TICK_MS, TICK_MS, on_tick, l, &(struct loop_source *){0});
+		r = loop_add_timer(
+			l->loop, TICK_MS, TICK_MS, on_tick, l, &(struct loop_source *){0});
 	if (!r && l->spec->interfaces.count)
 		r = loop_add_timer(l->loop, INTERFACES_MS, INTERFACES_MS, on_interfaces, l,
 			&(struct loop_source *){0});
@@ -349,15 +352,16 @@ int loader_run(const struct spec *spec)
 		r = loop_add_fd(l.loop, probe_fd(l.probe), EPOLLIN | EPOLLET, on_ring, &l,
 			&(struct loop_source *){0});
 		if (r)
-			r = err_set(&err, -r, "the ring buffer cannot be watched: %s", strerror(-r));
+			r = err_set(
+				&err, -r, "the ring buffer cannot be watched: %s", strerror(-r));
 	}
 	if (r) {
 		log_error("%s", err.text);
 	} else {
-		/* libbpf read the kernel's type information, some 10 MiB of it, and is done with it */
+		/* libbpf read the kernel's type information, some 10 MiB of it, and is done with it
+		 */
 		malloc_trim(0);
-		log_info("capturing%s%s", spec->listen[0] ? "; metrics at " : "",
-			spec->listen);
+		log_info("capturing%s%s", spec->listen[0] ? "; metrics at " : "", spec->listen);
 		r = loop_run(l.loop);
 		drain(&l);
 		status = loader_finish(&l);

@@ -4,8 +4,8 @@
  *
  *   probe ─records─▶ flow ─messages─▶ filter ─▶ dump ─▶ sink
  *
- * loader_run() captures until a signal ends it, loader_replay() takes the records from a file. Both write to standard
- * output and end with the exit status of the process.
+ * loader_run() captures until a signal ends it, loader_replay() takes the records from a file. Both
+ * write to standard output and end with the exit status of the process.
  */
 #ifndef EBPFDUMP_LOADER_H
 #define EBPFDUMP_LOADER_H
@@ -27,7 +27,7 @@ struct loader {
 	struct dump_filter filter;
 	struct buf line; /* of the message being written */
 	struct flow *flow;
-	struct sink *sink; /* NULL: standard output carries the records (--record -) */
+	struct sink *sink;	       /* NULL: standard output carries the records (--record -) */
 	struct capture_writer *writer; /* NULL: no --record */
 	/* only when capturing */
 	struct loop *loop;
@@ -37,12 +37,12 @@ struct loader {
 	struct probe_offer offer;
 	struct probe_plan plan;
 	struct probe *probe;
-	int64_t wall_offset_ns; /* as of the last turn */
+	int64_t wall_offset_ns;	     /* as of the last turn */
 	uint32_t unknown_interfaces; /* bit n: interface n of the spec exists nowhere */
 	/* counters */
-	uint64_t filtered; /* messages that --direction and --message left out */
+	uint64_t filtered;   /* messages that --direction and --message left out */
 	uint64_t unwritable; /* messages for which memory ran out */
-	uint64_t seq; /* of the last message that was not filtered */
+	uint64_t seq;	     /* of the last message that was not filtered */
 };
 
 int loader_check(const struct spec *spec);

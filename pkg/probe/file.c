@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files of capture records: --record writes them, --replay reads them. docs/REFERENCE.md describes the format. */
+/* Files of capture records: --record writes them, --replay reads them. docs/REFERENCE.md describes
+ * the format. */
 #include "pkg/probe/probe.h"
 
 #include <errno.h>
@@ -11,15 +12,15 @@ static const char magic[8] = "EBPFDUMP";
 
 struct file_header {
 	char magic[8];
-	uint32_t version; /* CAPTURE_VERSION */
+	uint32_t version;     /* CAPTURE_VERSION */
 	uint32_t record_size; /* of the record header */
-	uint64_t byte_order; /* BYTE_ORDER_MARK, as the writer stores it */
+	uint64_t byte_order;  /* BYTE_ORDER_MARK, as the writer stores it */
 };
 
 #define BYTE_ORDER_MARK 0x0102030405060708ULL
-#define WRITE_BUFFER    (1U << 20)
+#define WRITE_BUFFER	(1U << 20)
 /* A clock record is due when the wall clock moved by so much against the monotonic one. */
-#define CLOCK_STEP_NS   1000000
+#define CLOCK_STEP_NS 1000000
 
 /* Records begin at multiples of 8. */
 static size_t padding(size_t captured)
@@ -62,7 +63,8 @@ int capture_writer_open(const char *path, struct capture_writer **ret_writer, st
 		.record_size = sizeof(struct capture_record),
 		.byte_order = BYTE_ORDER_MARK,
 	};
-	CLEANUP(writer_free) struct capture_writer *w = calloc(1, sizeof(*w));
+	CLEANUP(writer_free)
+	struct capture_writer *w = calloc(1, sizeof(*w));
 	bool std = strcmp(path, "-") == 0;
 	int r;
 
@@ -148,7 +150,8 @@ struct capture_reader {
 	char data[CAPTURE_DATA_MAX + 8];
 };
 
-/* Reads exactly len bytes. 0: the end, before the first of them; -EBADMSG: the end in their midst. */
+/* Reads exactly len bytes. 0: the end, before the first of them; -EBADMSG: the end in their midst.
+ */
 static int get(struct capture_reader *r, void *to, size_t len, struct err *err)
 {
 	size_t n;
@@ -167,8 +170,8 @@ static int get(struct capture_reader *r, void *to, size_t len, struct err *err)
 		return 1;
 	if (n == 0)
 		return 0;
-	return err_set(err, EBADMSG, "%s: offset %" PRIu64 ": the file ends inside a record", r->path,
-		r->at);
+	return err_set(err, EBADMSG, "%s: offset %" PRIu64 ": the file ends inside a record",
+		r->path, r->at);
 }
 
 static int open_reader(struct capture_reader *r, struct err *err)
@@ -182,7 +185,8 @@ static int open_reader(struct capture_reader *r, struct err *err)
 			r->path);
 	if (h.byte_order != BYTE_ORDER_MARK)
 		return err_set(err, EBADMSG,
-			"%s: offset 16: it was written on a machine of the other byte order", r->path);
+			"%s: offset 16: it was written on a machine of the other byte order",
+			r->path);
 	if (h.version != CAPTURE_VERSION || h.record_size != sizeof(struct capture_record))
 		return err_set(err, EBADMSG,
 			"%s: offset 8: version %" PRIu32 " with records of %" PRIu32
@@ -227,7 +231,8 @@ int capture_reader_open(const char *path, struct capture_reader **ret_reader, st
 int capture_reader_open_memory(
 	const void *p, size_t len, struct capture_reader **ret_reader, struct err *err)
 {
-	CLEANUP(capture_reader_closep) struct capture_reader *r = new_reader("memory");
+	CLEANUP(capture_reader_closep)
+	struct capture_reader *r = new_reader("memory");
 	int n;
 
 	if (!r)
@@ -271,15 +276,15 @@ int capture_reader_next(struct capture_reader *r, const struct capture_record **
 			return n;
 		fault = fault_of(&r->record);
 		if (fault)
-			return err_set(err, EBADMSG, "%s: offset %" PRIu64 ": %s", r->path, offset,
-				fault);
+			return err_set(
+				err, EBADMSG, "%s: offset %" PRIu64 ": %s", r->path, offset, fault);
 		size = r->record.captured + padding(r->record.captured);
 		data = r->memory ? r->memory + r->at : r->data;
 		if (r->memory && size <= r->len - (size_t)r->at)
 			r->at += size;
 		else if (size && (n = get(r, r->data, size, err)) <= 0)
-			return n ? n :
-				   err_set(err, EBADMSG,
+			return n ? n
+				 : err_set(err, EBADMSG,
 					   "%s: offset %" PRIu64 ": the file ends inside a record",
 					   r->path, r->at);
 		if (r->record.type != CAPTURE_CLOCK) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which of the wanted network devices exist, in any network namespace that can be seen from here. */
+/* Which of the wanted network devices exist, in any network namespace that can be seen from here.
+ */
 #include "pkg/probe/probe.h"
 
 #include <ctype.h>
@@ -11,7 +12,8 @@
 static uint32_t look(const char *pid, const struct probe_options *o, uint32_t missing)
 {
 	char path[300], line[512];
-	CLEANUP(fclosep) FILE *f = NULL;
+	CLEANUP(fclosep)
+	FILE *f = NULL;
 
 	snprintf(path, sizeof(path), "/proc/%s/net/dev", pid);
 	f = fopen(path, "re");
@@ -35,7 +37,8 @@ static void closedirp(DIR **d)
 uint32_t probe_unknown_interfaces(const struct probe_options *o)
 {
 	uint32_t missing = o->n_interfaces < 32 ? (1U << o->n_interfaces) - 1 : ~0U;
-	CLEANUP(closedirp) DIR *proc = opendir("/proc");
+	CLEANUP(closedirp)
+	DIR *proc = opendir("/proc");
 	ino_t seen[1024]; /* namespaces looked at; of more, some are looked at twice */
 	size_t n_seen = 0;
 	struct dirent *e;

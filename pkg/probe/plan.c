@@ -6,7 +6,7 @@
 
 static const struct {
 	const char *name; /* for people */
-	const char *key; /* in lists of missing hooks */
+	const char *key;  /* in lists of missing hooks */
 	enum capture_direction direction;
 	enum probe_family family;
 } hooks[PROBE_HOOK_MAX] = {
@@ -74,8 +74,8 @@ static enum probe_hook choose(const struct probe_offer *offer, enum capture_dire
 		if (offer->works[h])
 			return h;
 		/* a list that does not fit is cut */
-		if (buf_printf(why, "%s%s: %s", why->len ? "; " : "", hooks[h].name,
-			    offer->reason[h]))
+		if (buf_printf(
+			    why, "%s%s: %s", why->len ? "; " : "", hooks[h].name, offer->reason[h]))
 			continue;
 	}
 	return PROBE_NONE;
@@ -84,7 +84,8 @@ static enum probe_hook choose(const struct probe_offer *offer, enum capture_dire
 int probe_plan(const struct probe_offer *offer, enum probe_family family, bool partial,
 	struct probe_plan *ret_plan, struct err *err)
 {
-	CLEANUP(buf_done) struct buf no_egress = BUF_INIT(900), no_ingress = BUF_INIT(900);
+	CLEANUP(buf_done)
+	struct buf no_egress = BUF_INIT(900), no_ingress = BUF_INIT(900);
 	struct probe_plan plan = {
 		.egress = choose(offer, CAPTURE_EGRESS, family, &no_egress),
 		.ingress = choose(offer, CAPTURE_INGRESS, family, &no_ingress),
@@ -94,7 +95,8 @@ int probe_plan(const struct probe_offer *offer, enum probe_family family, bool p
 		return err_set(err, ENOTSUP, "this kernel offers no hook for what is sent: %.*s",
 			(int)no_egress.len, no_egress.data ? no_egress.data : "");
 	if (plan.ingress == PROBE_NONE && !partial)
-		return err_set(err, ENOTSUP, "this kernel offers no hook for what is received: %.*s",
+		return err_set(err, ENOTSUP,
+			"this kernel offers no hook for what is received: %.*s",
 			(int)no_ingress.len, no_ingress.data ? no_ingress.data : "");
 	/* One place for the state: both must be able to use it. */
 	plan.socket_storage = (plan.egress == PROBE_NONE || offer->storage[plan.egress]) &&

@@ -19,7 +19,8 @@
 
 struct probe {
 	struct capture_bpf *skel;
-	struct bpf_program *programs[LINKS_MAX]; /* of the plan, in the order in which they are attached */
+	struct bpf_program
+		*programs[LINKS_MAX]; /* of the plan, in the order in which they are attached */
 	size_t n_programs;
 	struct bpf_link *links[LINKS_MAX];
 	size_t n_links;
@@ -27,7 +28,7 @@ struct probe {
 	/* the ring buffer, as the kernel shows it */
 	int ring_fd;
 	uint64_t ring_bytes;
-	uint64_t *consumer; /* a page of its own: how far we are */
+	uint64_t *consumer;	  /* a page of its own: how far we are */
 	const uint64_t *producer; /* how far the kernel is; the data is one page behind */
 	const char *data;
 	uint64_t *ignore; /* the map of that name */
@@ -57,16 +58,18 @@ static PRINTF(2, 0) int libbpf_print(enum libbpf_print_level level, const char *
 	return n;
 }
 
-/* Instructions, registers, source lines, statistics: what the verifier prints besides its verdict. */
+/* Instructions, registers, source lines, statistics: what the verifier prints besides its verdict.
+ */
 static bool is_verifier_state(const char *p, size_t len)
 {
 	if (isdigit((unsigned char)p[0]) || strchr("; (", p[0]))
 		return true;
 	if (p[0] == 'R' && len > 3 && (memchr(p, '=', 6 < len ? 6 : len)))
 		return true;
-	return strncmp(p, "processed ", MIN(len, 10U)) == 0 || strncmp(p, "from ", MIN(len, 5U)) == 0 ||
-	       memmem(p, len, "is safe for any args", 20) || memmem(p, len, "verification time", 17) ||
-	       memmem(p, len, "stack depth", 11);
+	return strncmp(p, "processed ", MIN(len, 10U)) == 0 ||
+	       strncmp(p, "from ", MIN(len, 5U)) == 0 ||
+	       memmem(p, len, "is safe for any args", 20) ||
+	       memmem(p, len, "verification time", 17) || memmem(p, len, "stack depth", 11);
 }
 
 /* The most telling line of what libbpf said: the verifier's last word before its statistics. */
@@ -99,7 +102,8 @@ static void libbpf_reason(char *out, size_t size)
 
 static bool has_capability(int cap)
 {
-	CLEANUP(fclosep) FILE *f = fopen("/proc/self/status", "re");
+	CLEANUP(fclosep)
+	FILE *f = fopen("/proc/self/status", "re");
 	char line[256];
 	unsigned long long eff = 0;
 
@@ -128,7 +132,8 @@ static const char *missing_capability(enum probe_hook hook)
 /* Where cgroup v2 is mounted. -ENOENT: nowhere. */
 static int open_root_cgroup(void)
 {
-	CLEANUP(fclosep) FILE *f = fopen("/proc/self/mounts", "re");
+	CLEANUP(fclosep)
+	FILE *f = fopen("/proc/self/mounts", "re");
 	char line[4096], path[2048], type[64];
 
 	if (!f)
@@ -136,7 +141,8 @@ static int open_root_cgroup(void)
 	while (fgets(line, sizeof(line), f)) {
 		int fd;
 
-		if (sscanf(line, "%*s %2047s %63s", path, type) != 2 || strcmp(type, "cgroup2") != 0)
+		if (sscanf(line, "%*s %2047s %63s", path, type) != 2 ||
+			strcmp(type, "cgroup2") != 0)
 			continue;
 		fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		return fd < 0 ? -errno : fd;
@@ -149,11 +155,11 @@ static const struct facts {
 	/* Parameters of tcp_recvmsg; 5 if that cannot be told. */
 	uint32_t recvmsg_params;
 	/*
-	 * Whether there is the tracepoint (Linux 6.3) that tells who reads a socket. Without it the process of what comes as
-	 * packets is known once it has sent.
+	 * Whether there is the tracepoint (Linux 6.3) that tells who reads a socket. Without it the
+	 * process of what comes as packets is known once it has sent.
 	 */
 	bool knows_readers;
-} *facts_of_kernel(void)
+} * facts_of_kernel(void)
 {
 	static struct facts facts;
 	const struct btf_type *t;
@@ -188,7 +194,8 @@ static uint64_t ring_size(uint64_t wanted)
 	return size;
 }
 
-/* The largest class of records (emit() in bpf/capture.bpf.c) of which at least four fit the ring buffer. */
+/* The largest class of records (emit() in bpf/capture.bpf.c) of which at least four fit the ring
+ * buffer. */
 static uint32_t record_limit(uint64_t ring)
 {
 	static const uint32_t classes[] = {CAPTURE_DATA_MAX, 8704, 4608, 2304, 1152, 512};
@@ -201,8 +208,8 @@ static uint32_t record_limit(uint64_t ring)
 
 static bool attach(struct probe *p, struct bpf_program *prog, int cgroup_fd)
 {
-	struct bpf_link *link = cgroup_fd >= 0 ? bpf_program__attach_cgroup(prog, cgroup_fd) :
-						 bpf_program__attach(prog);
+	struct bpf_link *link = cgroup_fd >= 0 ? bpf_program__attach_cgroup(prog, cgroup_fd)
+					       : bpf_program__attach(prog);
 
 	if (libbpf_get_error(link))
 		return false;
@@ -211,15 +218,15 @@ static bool attach(struct probe *p, struct bpf_program *prog, int cgroup_fd)
 }
 
 /* The end of streams first: nothing that was seen may end unseen. */
-static size_t programs_of(struct capture_bpf *skel, const struct probe_plan *plan,
-	struct bpf_program **out)
+static size_t programs_of(
+	struct capture_bpf *skel, const struct probe_plan *plan, struct bpf_program **out)
 {
 	size_t n = 0;
 
-	out[n++] = plan->socket_storage ? skel->progs.tp_btf__tcp_destroy_sock :
-					  skel->progs.raw_tp__tcp_destroy_sock;
-	out[n++] = plan->socket_storage ? skel->progs.tp_btf__inet_sock_set_state :
-					  skel->progs.raw_tp__inet_sock_set_state;
+	out[n++] = plan->socket_storage ? skel->progs.tp_btf__tcp_destroy_sock
+					: skel->progs.raw_tp__tcp_destroy_sock;
+	out[n++] = plan->socket_storage ? skel->progs.tp_btf__inet_sock_set_state
+					: skel->progs.raw_tp__inet_sock_set_state;
 	if (plan->ingress == PROBE_FEXIT)
 		out[n++] = skel->progs.fexit__tcp_recvmsg;
 	if (plan->ingress == PROBE_CLEANUP)
@@ -241,14 +248,15 @@ static size_t programs_of(struct capture_bpf *skel, const struct probe_plan *pla
 	return n;
 }
 
-static int configure(struct capture_bpf *skel, const struct probe_options *o,
-	const struct probe_plan *plan)
+static int configure(
+	struct capture_bpf *skel, const struct probe_options *o, const struct probe_plan *plan)
 {
 	uint64_t ring = ring_size(o->ring_bytes);
 	struct bpf_program *prog;
 	int r;
 
-	bpf_object__for_each_program(prog, skel->obj) {
+	bpf_object__for_each_program(prog, skel->obj)
+	{
 		r = bpf_program__set_autoload(prog, false);
 		if (r)
 			return r;
@@ -276,13 +284,15 @@ static int configure(struct capture_bpf *skel, const struct probe_options *o,
 	return r;
 }
 
-/* What this process is called in the initial pid namespace: the kernel side must know it by that. */
+/* What this process is called in the initial pid namespace: the kernel side must know it by that.
+ */
 static void identify(struct probe *p)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
 	int r = bpf_prog_test_run_opts(bpf_program__fd(p->skel->progs.identify), &opts);
 
-	/* before 5.10 a program cannot be run like this; right wherever there is one pid namespace */
+	/* before 5.10 a program cannot be run like this; right wherever there is one pid namespace
+	 */
 	if (r || p->skel->bss->own_tgid == 0)
 		p->skel->bss->own_tgid = (uint32_t)getpid();
 }
@@ -291,7 +301,8 @@ static void identify(struct probe *p)
 static int start(const struct probe_options *o, const struct probe_plan *plan, struct probe *p,
 	struct err *err)
 {
-	CLEANUP(closep) int cgroup_fd = -1;
+	CLEANUP(closep)
+	int cgroup_fd = -1;
 	char why[200];
 	int r;
 
@@ -316,8 +327,8 @@ static int start(const struct probe_options *o, const struct probe_plan *plan, s
 	r = capture_bpf__load(p->skel);
 	if (r) {
 		libbpf_reason(why, sizeof(why));
-		return err_set(err, -r, "it does not load: %s%s%s", strerror(-r),
-			why[0] ? ": " : "", why);
+		return err_set(
+			err, -r, "it does not load: %s%s%s", strerror(-r), why[0] ? ": " : "", why);
 	}
 	identify(p);
 	for (size_t i = 0; i < p->n_programs; i++) {
@@ -366,8 +377,8 @@ static int check_basics(struct err *err)
 			"a kernel with CONFIG_DEBUG_INFO_BTF=y is needed, as distributions have had since "
 			"about 2020");
 	btf__free(btf);
-	r = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "ebpfdump_try", 0, 0,
-		(uint32_t)sysconf(_SC_PAGESIZE), NULL);
+	r = bpf_map_create(
+		BPF_MAP_TYPE_RINGBUF, "ebpfdump_try", 0, 0, (uint32_t)sysconf(_SC_PAGESIZE), NULL);
 	if (r < 0)
 		return err_set(err, ENOTSUP, "this kernel has no eBPF ring buffer (Linux 5.8): %s",
 			strerror(-r));
@@ -375,7 +386,8 @@ static int check_basics(struct err *err)
 	return 0;
 }
 
-/* Loads and attaches one hook by itself, with its state in the socket if it can, and lets it go again. */
+/* Loads and attaches one hook by itself, with its state in the socket if it can, and lets it go
+ * again. */
 static void try_hook(const struct probe_options *o, enum probe_hook h, struct probe_offer *offer)
 {
 	bool egress = probe_hook_direction(h) == CAPTURE_EGRESS;
@@ -439,8 +451,8 @@ void probe_print_offer(FILE *out, const struct probe_offer *offer, const struct 
 
 		fprintf(out, "%-9s %-28s %-7s %s%s\n",
 			probe_hook_direction(h) == CAPTURE_EGRESS ? "egress" : "ingress",
-			probe_hook_name(h), offer->works[h] ? "yes" : "no",
-			chosen ? "chosen" : "", offer->works[h] ? "" : offer->reason[h]);
+			probe_hook_name(h), offer->works[h] ? "yes" : "no", chosen ? "chosen" : "",
+			offer->works[h] ? "" : offer->reason[h]);
 	}
 	if (plan)
 		fprintf(out, "Connections' state is kept in %s.\n",
@@ -450,8 +462,9 @@ void probe_print_offer(FILE *out, const struct probe_offer *offer, const struct 
 /* ---- running ---- */
 
 /*
- * Of the producer's page and the data, which the kernel shows twice in a row so that no record is cut at the end: of the
- * second time, as much as the largest record needs. All of it would count as resident.
+ * Of the producer's page and the data, which the kernel shows twice in a row so that no record is
+ * cut at the end: of the second time, as much as the largest record needs. All of it would count as
+ * resident.
  */
 static size_t producer_bytes(const struct probe *p)
 {
@@ -489,7 +502,8 @@ static int map_ring(struct probe *p, struct err *err)
 int probe_open(const struct probe_options *options, const struct probe_plan *plan,
 	struct probe **ret_probe, struct err *err)
 {
-	CLEANUP(probe_closep) struct probe *p = calloc(1, sizeof(*p));
+	CLEANUP(probe_closep)
+	struct probe *p = calloc(1, sizeof(*p));
 	struct probe_plan wanted = *plan;
 	int r;
 
@@ -625,7 +639,8 @@ static enum capture_program row_of(const struct capture_bpf *skel, const struct 
 
 int probe_counters(struct probe *p, struct probe_counters *ret_counters)
 {
-	CLEANUP(freep) struct capture_counters *cpus = calloc((size_t)p->n_cpus, sizeof(*cpus));
+	CLEANUP(freep)
+	struct capture_counters *cpus = calloc((size_t)p->n_cpus, sizeof(*cpus));
 	struct probe_counters c = {.read = p->read, .ring_bytes = p->ring_bytes};
 
 	if (!cpus)

@@ -19,15 +19,15 @@ enum probe_hook {
 	PROBE_KPROBE,	  /* egress: kprobe/tcp_sendmsg */
 	PROBE_TRACEPOINT, /* egress: tp_btf/tcp_sendmsg_locked, Linux 6.16 and later */
 	PROBE_FEXIT,	  /* ingress: fexit/tcp_recvmsg */
-	PROBE_CLEANUP, /* ingress: kprobe/tcp_recvmsg and kprobe/tcp_cleanup_rbuf */
+	PROBE_CLEANUP,	  /* ingress: kprobe/tcp_recvmsg and kprobe/tcp_cleanup_rbuf */
 	PROBE_KRETPROBE,  /* ingress: kprobe and kretprobe/tcp_recvmsg */
 	PROBE_CGROUP_SKB, /* ingress: cgroup_skb/ingress on the root cgroup */
 	PROBE_HOOK_MAX
 };
 #define PROBE_NONE PROBE_HOOK_MAX
 
-/* --hook: auto, or a family: fentry (fentry, fexit), kprobe (kprobe, then cleanup or kretprobe), tracepoint
- * (tracepoint, cgroup_skb). */
+/* --hook: auto, or a family: fentry (fentry, fexit), kprobe (kprobe, then cleanup or kretprobe),
+ * tracepoint (tracepoint, cgroup_skb). */
 enum probe_family { PROBE_AUTO, PROBE_FAMILY_FENTRY, PROBE_FAMILY_KPROBE, PROBE_FAMILY_TRACEPOINT };
 
 const char *probe_hook_name(enum probe_hook hook); /* "fentry/tcp_sendmsg"; "none" */
@@ -42,7 +42,7 @@ int probe_parse_missing(const char *text, uint32_t *ret_mask, struct err *err) M
 struct probe_offer {
 	bool works[PROBE_HOOK_MAX];
 	char reason[PROBE_HOOK_MAX][256]; /* why not; "" if it works */
-	bool storage[PROBE_HOOK_MAX]; /* it can keep its state in the socket */
+	bool storage[PROBE_HOOK_MAX];	  /* it can keep its state in the socket */
 };
 
 struct probe_plan {
@@ -71,9 +71,9 @@ struct probe_options {
 };
 
 /*
- * Tries the hooks, each by itself: all of them, or until each direction has one of options->family, best first.
- * Fails only if the kernel cannot do eBPF as needed at all (no BTF, no ring buffer, no permission).
- * Takes up to a second a hook: the kernel verifies the programs.
+ * Tries the hooks, each by itself: all of them, or until each direction has one of options->family,
+ * best first. Fails only if the kernel cannot do eBPF as needed at all (no BTF, no ring buffer, no
+ * permission). Takes up to a second a hook: the kernel verifies the programs.
  */
 int probe_try(const struct probe_options *options, bool all, struct probe_offer *ret_offer,
 	struct err *err) MUST_CHECK;
@@ -100,8 +100,8 @@ typedef void (*probe_record_fn)(void *ctx, const struct capture_record *record, 
 int probe_drain(struct probe *probe, uint32_t max_records, probe_record_fn fn, void *ctx);
 
 /*
- * The kernel side gives no more records of this connection (a tunnel, say). Best effort, at once: a later call for another
- * connection may undo it, and records on their way still come.
+ * The kernel side gives no more records of this connection (a tunnel, say). Best effort, at once: a
+ * later call for another connection may undo it, and records on their way still come.
  */
 void probe_ignore(struct probe *probe, uint64_t connection);
 

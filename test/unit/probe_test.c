@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* probe: the plan, as a pure function of what a kernel offers; files of capture records. No kernel is asked. */
+/* probe: the plan, as a pure function of what a kernel offers; files of capture records. No kernel
+ * is asked. */
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 /* ---- the plan ---- */
 
 #define BIT(hook) (1U << (hook))
-#define ALL       (BIT(PROBE_HOOK_MAX) - 1)
+#define ALL	  (BIT(PROBE_HOOK_MAX) - 1)
 
 static struct probe_offer offer_of(uint32_t works, uint32_t storage)
 {
@@ -50,7 +51,8 @@ static const struct {
 	{ALL, ALL, PROBE_FAMILY_KPROBE, false, 0, PROBE_KPROBE, PROBE_CLEANUP, true},
 	{ALL, ALL, PROBE_FAMILY_TRACEPOINT, false, 0, PROBE_TRACEPOINT, PROBE_CGROUP_SKB, true},
 	{ALL, ALL, PROBE_FAMILY_FENTRY, false, 0, PROBE_FENTRY, PROBE_FEXIT, true},
-	{ALL & ~BIT(PROBE_KPROBE), ALL, PROBE_FAMILY_KPROBE, false, -ENOTSUP, PROBE_NONE, PROBE_NONE, false},
+	{ALL & ~BIT(PROBE_KPROBE), ALL, PROBE_FAMILY_KPROBE, false, -ENOTSUP, PROBE_NONE,
+		PROBE_NONE, false},
 	/* one direction is missing */
 	{BIT(PROBE_KPROBE), 0, PROBE_AUTO, false, -ENOTSUP, PROBE_NONE, PROBE_NONE, false},
 	{BIT(PROBE_KPROBE), 0, PROBE_AUTO, true, 0, PROBE_KPROBE, PROBE_NONE, false},
@@ -167,7 +169,8 @@ static void write_file(void)
 	ck_assert_int_eq(capture_writer_close(w, &err), 0);
 }
 
-/* The file as memory, with a page behind it that must not be touched is the sanitizer's work: exact size. */
+/* The file as memory, with a page behind it that must not be touched is the sanitizer's work: exact
+ * size. */
 static char *load(size_t *ret_len)
 {
 	FILE *f = fopen(file, "re");
