@@ -141,7 +141,15 @@ def nonsense_clients(t):
 
 @test
 def listen_addresses(t):
-    """IPv6; none at all; one that is taken is refused with a line that names it."""
+    """IPv6; any port; none at all; one that is taken is refused with a line that names it."""
+    any_port = t.start("--listen", "127.0.0.1:0", listen=False)
+    found = until(lambda: any_port.alive() or re.search(r"metrics at 127\.0\.0\.1:([1-9]\d*)", any_port.log_text()) or
+                  ("metrics at" in any_port.log_text() and "none"), "the log to name the port")
+    check(found != "none", lambda: f"the log does not name the port: {any_port.log_text()}")
+    any_port.port = int(found[1])
+    equal(any_port.get("/healthz")[0], 200, "/healthz at the port that the log names")
+    any_port.stop()
+
     port = free_port()
     loader = t.start("--listen", f"[::1]:{port}", listen=False)
     loader.port = port
