@@ -99,6 +99,7 @@ in_chroot() {
 install_packages() {
 	apt_settings >"$root/etc/apt/apt.conf.d/50ebpfdump"
 	cp -L /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null || true
+	printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
 	# shellcheck disable=SC2086
 	in_chroot /work/src/hack/deps.sh build >"$work/log" 2>&1 &&
 		{ in_chroot dpkg-query -W $more >/dev/null 2>&1 ||
@@ -134,9 +135,10 @@ build() { # NAME MAKE-ARGUMENTS...
 	in_chroot make -C /work/src --no-print-directory -j"$jobs" "$@" >"$work/log" 2>&1 9>&- ||
 		status=$?
 	if [ $status -ne 0 ]; then
-		grep -E 'error:|warning:|^not ok|:[FE]:|^make: \*\*\*' "$work/log" | cut -c1-300 |
-			head -n 60 || true
-		tail -n 20 "$work/log" | cut -c1-300
+		grep -E 'error:|warning:|^not ok|:[FE]:|^make: \*\*\*' "$work/log" | cut -c1-200 |
+			head -n 40 || true
+		echo '    ...'
+		tail -n 12 "$work/log" | cut -c1-200
 	fi
 	case " $* " in
 	*' unit '*)
