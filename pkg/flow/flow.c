@@ -7,6 +7,8 @@
 #include "pkg/flow/internal.h"
 
 #define TABLE_FIRST 256
+/* A connection moves up no more often: its neighbours in the list are seldom in the cache. */
+#define LRU_NS UINT64_C(10000000)
 
 /* ---- memory ---- */
 
@@ -89,11 +91,8 @@ static struct conn *find(struct flow *flow, uint64_t id)
 	struct conn *c;
 
 	/* a call's records come one behind the other */
-	if (!link_alone(&flow->lru)) {
-		c = LINK_OF(flow->lru.next, struct conn, lru);
-		if (c->id == id)
-			return c;
-	}
+	if (flow->last && flow->last->id == id)
+		return flow->last;
 	for (c = flow->table[hash(flow, id)]; c && c->id != id; c = c->hash_next)
 		;
 	return c;
@@ -133,6 +132,8 @@ static void conn_free(struct flow *flow, struct conn *c)
 		at = &(*at)->hash_next;
 	*at = c->hash_next;
 	link_remove(&c->lru);
+	if (flow->last == c)
+		flow->last = NULL;
 	c->hash_next = flow->free_conns;
 	flow->free_conns = c;
 	flow->stats.connections--;
@@ -193,6 +194,7 @@ static struct conn *conn_new(struct flow *flow, const struct capture_record *rec
 		return NULL;
 	memset(c, 0, sizeof(*c));
 	c->id = record->connection;
+	c->lru_ns = record->time_ns;
 	link_init(&c->lru);
 	link_init(&c->busy);
 	link_init(&c->holding);
@@ -370,7 +372,10 @@ void flow_record(struct flow *flow, const struct capture_record *record, const c
 		}
 	}
 	c->last_ns = record->time_ns;
-	if (flow->lru.next != &c->lru) {
+	flow->last = c;
+	/* also if time goes backwards */
+	if (record->time_ns - c->lru_ns >= LRU_NS) {
+		c->lru_ns = record->time_ns;
 		link_remove(&c->lru);
 		link_after(&flow->lru, &c->lru);
 	}

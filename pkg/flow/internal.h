@@ -137,7 +137,8 @@ struct conn {
 	struct link lru;
 	struct link busy;    /* in flow->busy while charged > 0 */
 	struct link holding; /* in flow->holding while packets are held */
-	uint64_t last_ns;
+	uint64_t last_ns;    /* of the last record */
+	uint64_t lru_ns;     /* of the last one that moved it to the front of flow->lru */
 	uint64_t holding_since_ns;
 	uint64_t charged;
 	struct pending *first, *last;
@@ -168,7 +169,8 @@ struct flow {
 	size_t table_size; /* a power of two */
 	uint64_t seed[2];
 	bool relieving;	     /* giving up others' work for memory */
-	struct link lru;     /* most recent first */
+	struct conn *last;   /* of the last record; NULL: unknown */
+	struct link lru;     /* most recent first, to within LRU_NS */
 	struct link busy;    /* longest busy first */
 	struct link holding; /* longest holding first */
 	struct slab *slabs;

@@ -1175,6 +1175,7 @@ START_TEST(eviction)
 	call(&r, OUT, "GET /2 HTTP/1.1\r\nHost: h\r\nX-La");
 	r.connection = 1;
 	r.seq[OUT] = seq;
+	r.now += SECOND;
 	call(&r, OUT, "d");
 	expect(&r, "");
 	/* the one without a record for longest goes */
