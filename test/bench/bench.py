@@ -18,6 +18,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -38,16 +39,25 @@ class Table:
     def __init__(self):
         self.rows = []
 
-    def add(self, what, measured, goal="", met=None, **figures):
-        self.rows.append({"what": what, "measured": measured, "goal": goal, "met": met, **figures})
-        print(f"  {what}: {measured}", file=sys.stderr, flush=True)
+    def add(self, what, measured, detail="", goal="", met=None, **figures):
+        self.rows.append({"what": what, "measured": measured, "detail": detail, "goal": goal, "met": met, **figures})
+        say(f"  {what}: {measured}" + (f" ({detail})" if detail else ""))
 
     def __str__(self):
-        rows = [("what", "measured", "goal", "met")]
-        rows += [(r["what"], r["measured"], r["goal"], {True: "yes", False: "NO", None: ""}[r["met"]]) for r in self.rows]
-        widths = [max(len(r[i]) for r in rows) for i in range(4)]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths)).rstrip() for r in rows]
-        return "\n".join([lines[0], "  ".join("-" * w for w in widths)] + lines[1:])
+        """Four columns, and beneath a row its detail."""
+        words = {True: "yes", False: "NO", None: ""}
+        rows = [(r["what"], r["measured"], r["goal"], words[r["met"]], r["detail"]) for r in self.rows]
+        widths = [max(len(r[i]) for r in rows + [("what", "measured", "goal", "met")]) for i in range(4)]
+
+        def line(cells):
+            return "  ".join(c.ljust(w) for c, w in zip(cells, widths)).rstrip()
+
+        lines = [line(("what", "measured", "goal", "met")), line(["-" * w for w in widths])]
+        for row in rows:
+            lines.append(line(row[:4]))
+            if row[4]:
+                lines.append("    " + row[4])
+        return "\n".join(lines)
 
 
 def say(text):
@@ -93,27 +103,27 @@ def bench_kernel(args, table):
     base = cases["base"]
     over = {name: added(case, base) for name, case in cases.items()}
     cost = {name: middle(values) for name, values in over.items()}
-    table.kernel = result
-
-    def share(name):
-        return f"captured {100 * cases[name]['captured'] / cases[name]['sent']:.1f} % of the bytes sent"
 
     def quartiles(name):
         low, high = spread(over[name])
         return f"{cost[name]:.0f} ns ({low:.0f} to {high:.0f})"
 
+    def share(name):
+        return f"{100 * cases[name]['captured'] / cases[name]['sent']:.1f} %"
+
     ratio = cost["egress"] / cost["reference"]
-    table.add(f"added to one 1 KiB send ({result['egress']}), over the minimal program",
-              f"{ratio:.2f}  ({quartiles('egress')} over {quartiles('reference')}; {share('egress')}, {share('reference')})",
+    table.add("added to a 1 KiB send, over the minimal program", f"{ratio:.2f}",
+              f"{result['egress']}: {quartiles('egress')} over {quartiles('reference')}; of the bytes sent are captured "
+              f"{share('egress')}, by the minimal program {share('reference')}",
               "<= 1.5", ratio <= 1.5, ratio=ratio, ns=cost["egress"], reference_ns=cost["reference"],
               base_ns=middle(base["per_send"]))
     ratio = cost["egress_other"] / cost["empty"]
-    table.add("the same, connection that is not HTTP, over an empty program",
-              f"{ratio:.2f}  ({quartiles('egress_other')} over {quartiles('empty')})", "<= 2", ratio <= 2, ratio=ratio,
-              ns=cost["egress_other"], empty_ns=cost["empty"])
+    table.add("the same, not HTTP, over an empty program", f"{ratio:.2f}",
+              f"{quartiles('egress_other')} over {quartiles('empty')}", "<= 2", ratio <= 2, ratio=ratio, ns=cost["egress_other"], empty_ns=cost["empty"])
     part = cost["whole"] / middle(base["per_send"])
-    table.add(f"added to one 1 KiB send and its receive, both directions attached ({result['ingress']})",
-              f"{quartiles('whole')}: {100 * part:.0f} % of {middle(base['per_send']):.0f} ns; not HTTP {quartiles('whole_other')}",
+    table.add("added to a send and its receive, both directions", f"{cost['whole']:.0f} ns, {100 * part:.0f} %",
+              f"{quartiles('whole')} of {middle(base['per_send']):.0f} ns, with {result['ingress']}; not HTTP "
+              f"{quartiles('whole_other')}",
               ns=cost["whole"], other_ns=cost["whole_other"])
 
 
@@ -137,9 +147,11 @@ def bench_vm(args, table):
         for size in result["sizes"]:
             base = size["cases"]["base"]
             counts = {name: round(middle(added(case, base))) for name, case in size["cases"].items() if name != "base"}
-            table.add(f"instructions added, {result['egress']}, {size['bytes']} bytes (Linux {version})",
-                      f"send {counts['egress']} (minimal {counts['reference']}, empty {counts['empty']}, not HTTP "
-                      f"{counts['egress_other']}); send and receive {counts['whole']} (not HTTP {counts['whole_other']})",
+            hook = result["egress"].partition("/")[0]
+            table.add(f"instructions added, {hook}, {size['bytes']} bytes",
+                      f"{counts['egress']}; not HTTP {counts['egress_other']}",
+                      f"minimal program {counts['reference']}, empty {counts['empty']}; with the receive "
+                      f"({result['ingress']}) {counts['whole']}, not HTTP {counts['whole_other']}; Linux {version}",
                       counts=counts)
 
 
@@ -152,9 +164,11 @@ def bench_replay(args, table):
     rate = 1e9 / middle(ours)
     low, high = (1e9 / ns for ns in reversed(spread(ours)))
     ratio = middle([t / o for t, o in zip(theirs, ours)])
-    table.add("replay, parse to JSON in memory, one core", f"{rate / 1e6:.2f} million messages/s ({low / 1e6:.2f} to {high / 1e6:.2f}); "
-              f"{middle(ours):.0f} ns each, {middle(none):.0f} of them before the writer", ">= 1 million/s", rate >= 1e6, rate=rate)
-    table.add("the same, over json-c as the writer", f"{ratio:.1f} x", ">= 4", ratio >= 4, ratio=ratio)
+    table.add("replay, parse to JSON in memory, one core", f"{rate / 1e6:.2f} million messages/s",
+              f"{low / 1e6:.2f} to {high / 1e6:.2f}; {middle(ours):.0f} ns a message, "
+              f"{middle(none):.0f} of them before the writer",
+              ">= 1 million/s", rate >= 1e6, rate=rate)
+    table.add("the same, over json-c as the writer", f"{ratio:.1f} x", "", ">= 4", ratio >= 4, ratio=ratio)
 
 
 # ---- nginx under wrk -------------------------------------------------------------------------------------------------
@@ -190,7 +204,8 @@ class Network:
             for ns in (self.server, self.client):
                 run(["ip", "netns", "add", ns])
                 run(ip + [ns, "link", "set", "lo", "up"])
-            run(["ip", "link", "add", "bench-s", "netns", self.server, "type", "veth", "peer", "name", "bench-c", "netns", self.client])
+            run(["ip", "link", "add", "bench-s", "netns", self.server, "type", "veth",
+                 "peer", "name", "bench-c", "netns", self.client])
             for ns, device, address in ((self.server, "bench-s", SERVER), (self.client, "bench-c", CLIENT)):
                 run(ip + [ns, "address", "add", f"{address}/24", "dev", device])
                 run(ip + [ns, "link", "set", device, "up"])
@@ -258,11 +273,14 @@ class Loader:
         self.flags = flags
         self.output = args.scratch / "loader.json"
         self.log = args.scratch / "loader.log"
-        self.url = "http://127.0.0.1:19464"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = "127.0.0.1:" + str(free.getsockname()[1])
+        self.url = "http://" + self.address
 
     def __enter__(self):
         with open(self.output, "wb") as out, open(self.log, "wb") as log:
-            self.process = subprocess.Popen([str(self.program), "--output", "json", "--listen", "127.0.0.1:19464", *self.flags],
+            self.process = subprocess.Popen([str(self.program), "--output", "json", "--listen", self.address, *self.flags],
                                             stdin=subprocess.DEVNULL, stdout=out, stderr=log)
         try:
             wait_for(self.ready, 30, f"the loader ({self.log.read_text(errors='replace')[-300:]})")
@@ -396,59 +414,59 @@ class Peer(Candidate):
 
 
 def bench_web(args, table):
+    # all it sees: both ends are on this machine; then one end, as the others see it
     both = LoaderCandidate("ebpfdump", 2)
-    one = LoaderCandidate("ebpfdump --interface (one end, as the others)", 1, "--interface", "bench-s")
+    one = LoaderCandidate("ebpfdump --interface", 1, "--interface", "bench-s")
     peers = [
         Peer("tcpdump -w", ["tcpdump", "-i", "bench-s", "-n", "-Z", "root", "-w", "FILE", "tcp port 80"],
              dropped=r"(\d+) packets? dropped by kernel"),
         Peer("ngrep", ["ngrep", "-d", "bench-s", "-q", "-W", "byline", "^(GET|HTTP)", "tcp port 80"], messages=r"^T "),
-        Peer("tshark -Y http", ["tshark", "-i", "bench-s", "-n", "-l", "-f", "tcp port 80", "-Y", "http"],
+        Peer("tshark -Y http", ["tshark", "-i", "bench-s", "-n", "-f", "tcp port 80", "-Y", "http"],
              messages=r" HTTP ", dropped=r"(\d+) packets? dropped"),
     ]
     without = Candidate("without")
     candidates = [without, both, one] + peers
+    run([args.programs / "bench-kernel", "--rounds", 0])
     with Network(args.scratch) as network:
         network.load(1)
         for i in range(args.rounds):
             for j in range(len(candidates)):
                 candidates[(i + j) % len(candidates)].round(args, network)
-            say("  round " + str(i + 1) + ": " + ", ".join(f"{c.name.split(' (')[0]} {c.rates[-1]:.0f}" for c in candidates))
+            say("  round " + str(i + 1) + ": " + ", ".join(f"{c.name} {c.rates[-1]:.0f}" for c in candidates))
     ratios = {c: middle([r / w for r, w in zip(c.rates, without.rates)]) for c in candidates}
 
-    def details(c):
+    def quartiles(c):
         low, high = spread([r / w for r, w in zip(c.rates, without.rates)])
-        text = f"{ratios[c]:.3f} ({low:.3f} to {high:.3f})"
-        if c.cpu:
-            text += f"; {1e6 * sum(c.cpu) / max(1, c.seen):.2f} us of the loader's CPU time a message"
-        return text
+        return f"{low:.3f} to {high:.3f}; {middle(c.rates):.0f} requests/s"
 
     best = max(peers, key=lambda p: ratios[p])
     for c in (both, one):
-        met = ratios[c] >= 0.9 and all(ratios[c] > ratios[p] for p in peers)
-        table.add(f"nginx under wrk with {c.name}, over without", details(c), f">= 0.9, > {ratios[best]:.3f} ({best.name})", met,
-                  ratio=ratios[c], requests_per_second=middle(c.rates))
+        met = ratios[c] >= 0.9 and ratios[c] > ratios[best]
+        table.add(f"nginx under wrk with {c.name}, over without", f"{ratios[c]:.3f}",
+                  f"{quartiles(c)}; {1e6 * sum(c.cpu) / max(1, c.seen):.2f} us of the loader's CPU time a message",
+                  f">= 0.9, > {ratios[best]:.3f} ({best.name})", met, ratio=ratios[c], requests_per_second=middle(c.rates))
     for p in peers:
-        table.add(f"  beside: with {p.name}", details(p), ratio=ratios[p], requests_per_second=middle(p.rates))
-    table.add("  beside: without", f"{middle(without.rates):.0f} requests/s", requests_per_second=middle(without.rates))
+        table.add(f"  with {p.name}", f"{ratios[p]:.3f}", quartiles(p), ratio=ratios[p], requests_per_second=middle(p.rates))
+    table.add("  without", f"{middle(without.rates):.0f} requests/s", requests_per_second=middle(without.rates))
     for c in (both, one):
         n = c.notes
         counted = int(n["records_lost"] + n["output_dropped"] + n["messages_dropped"])
-        missing = c.expected - c.seen
+        missing = max(0, c.expected - c.seen)
         # wrk hangs up in the middle of its last requests
         in_flight = c.ends * 2 * CONNECTIONS * len(c.rates)
-        table.add(f"messages lost in that run, {c.name}",
-                  f"{max(0, missing)} of {c.expected} (in flight when wrk hung up: up to {in_flight}); counted: "
-                  f"{int(n['records_lost'])} records, {int(n['output_dropped'] + n['messages_dropped'])} messages, "
-                  f"{int(n['flow_gap_bytes'])} bytes; {int(n['messages_unpaired'])} responses without their request",
+        table.add(f"messages lost in that run, {c.name}", f"{missing} of {c.expected}",
+                  f"in flight when wrk hung up: up to {in_flight}; counted: {int(n['records_lost'])} records, "
+                  f"{int(n['output_dropped'] + n['messages_dropped'])} messages, {int(n['flow_gap_bytes'])} bytes; "
+                  f"{int(n['messages_unpaired'])} responses without their request",
                   "0, or all counted", missing <= in_flight + counted, expected=c.expected, seen=c.seen, counted=counted)
     for p in peers:
-        text = [f"{max(0, p.expected - p.seen)} of {p.expected} messages"] if p.messages else []
+        text = [f"{max(0, p.expected - p.seen)} of {p.expected}"] if p.messages else []
         text += [f"{n} {key}" for key, n in p.notes.items()]
-        table.add(f"  beside: lost by {p.name}", ", ".join(text), expected=p.expected, seen=p.seen, **p.notes)
+        table.add(f"  by {p.name}", ", ".join(text), expected=p.expected, seen=p.seen, **p.notes)
     n = both.notes
     wakeups = 1000 * n["ring_wakeups"] / max(1, n["records_submitted"])
-    table.add("wake-ups per 1000 records at full load", f"{wakeups:.2f}  ({int(n['ring_wakeups'])} of {int(n['records_submitted'])})",
-              "<= 20", wakeups <= 20, wakeups=wakeups)
+    table.add("wake-ups per 1000 records at full load", f"{wakeups:.2f}",
+              f"{int(n['ring_wakeups'])} of {int(n['records_submitted'])}", "<= 20", wakeups <= 20, wakeups=wakeups)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -476,7 +494,7 @@ def bench_memory(args, table):
     with Loader(args) as loader:
         pid = loader.process.pid
         time.sleep(2)
-        idle, idle_once, idle_maps = memory_of(pid)
+        idle = memory_of(pid)
         command = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$0" 10000', args.programs / "bench-connections"]
         client = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
@@ -485,7 +503,7 @@ def bench_memory(args, table):
             m = loader.settled()
             time.sleep(1)
             m = loader.metrics()
-            busy, busy_once, busy_maps = memory_of(pid)
+            busy = memory_of(pid)
         finally:
             client.stdin.close()
             client.wait(20)
@@ -494,13 +512,13 @@ def bench_memory(args, table):
     loader.output.unlink()
     if followed < 10000:
         raise DidNotRun(f"only {followed} connections were followed ({messages} messages)")
-    table.add("resident memory, idle", f"{idle / KIB:.1f} MiB (PSS {idle_once / KIB:.1f} MiB; "
-              f"eBPF maps in the kernel, the ring buffer among them: {idle_maps / KIB:.1f} MiB)", "<= 20 MiB", idle <= 20 * KIB,
-              kib=idle, once_kib=idle_once, maps_kib=idle_maps)
-    table.add("resident memory, 10 000 open connections, each with both ends here",
-              f"{busy / KIB:.1f} MiB (PSS {busy_once / KIB:.1f} MiB; maps: {busy_maps / KIB:.1f} MiB); "
-              f"{followed} ends followed, {messages} messages", "<= 96 MiB", busy <= 96 * KIB, kib=busy, once_kib=busy_once,
-              maps_kib=busy_maps, followed=followed)
+    for what, goal, (rss, once, maps), detail in (
+            ("idle", 20, idle, ""),
+            ("10 000 open connections", 96, busy, f"; both ends are here: {followed} followed, {messages} messages")):
+        table.add(f"resident memory, {what}", f"{rss / KIB:.1f} MiB",
+                  f"PSS {once / KIB:.1f} MiB; eBPF maps in the kernel, the ring buffer among them, "
+                  f"{maps / KIB:.1f} MiB{detail}",
+                  f"<= {goal} MiB", rss <= goal * KIB, kib=rss, once_kib=once, maps_kib=maps)
 
 
 # ---- all -------------------------------------------------------------------------------------------------------------

@@ -427,6 +427,7 @@ static void print_size(uint32_t size)
 	printf("  }}%s\n", size + 1 < n_sizes ? "," : "");
 }
 
+/* No rounds: only whether the hook is free. */
 static _Noreturn void usage(void)
 {
 	fputs("usage: bench-kernel [--family auto|fentry|kprobe|tracepoint] [--bytes N]... "
@@ -504,7 +505,7 @@ int main(int argc, char **argv)
 		if (strcmp(argv[i], "--instructions") == 0) {
 			count_instructions = true;
 		} else if (strcmp(argv[i], "--rounds") == 0) {
-			rounds = number(argv[++i], 1, ROUNDS_MAX);
+			rounds = number(argv[++i], 0, ROUNDS_MAX);
 		} else if (strcmp(argv[i], "--sends") == 0) {
 			most_sends = number(argv[++i], 1, 1000);
 		} else if (strcmp(argv[i], "--bytes") == 0) {
@@ -526,6 +527,8 @@ int main(int argc, char **argv)
 		.connections = 65536,
 		.directions = 3};
 	need_free_hook();
+	if (rounds == 0)
+		return 0;
 	choose_hooks();
 	start_child();
 	for (uint32_t round = 0; round < rounds; round++)
