@@ -147,22 +147,17 @@ static inline void put_text(
 	struct writer *w, struct span s, enum text_kind kind, const char *readable, size_t limit)
 {
 	size_t room = (size_t)(w->end - w->p);
-	const char *p = s.p, *end = s.p + s.len;
+	struct text t;
 	char *d;
 
 	if (s.len == 0)
 		return;
-	if (readable < end)
-		readable = end;
-	d = escape_plain(&p, end, readable, kind, w->p, w->p + MIN(room, limit));
-	if (likely(p == end)) {
+	t = text_of(s, kind, readable);
+	d = escape_plain(&t.p, t.end, t.readable, kind, w->p, w->p + MIN(room, limit));
+	if (likely(t.p == t.end))
 		w->p = d;
-	} else {
-		struct text t = text_of(s, kind, readable);
-
-		t.p = p;
+	else
 		put_text_rest(w, t, d, limit);
-	}
 }
 
 static inline void put_line(struct writer *w, struct span s)

@@ -252,6 +252,15 @@ static inline struct span ref_slice_span(const struct dump_message *m, struct ht
 	return span_of(m->bytes + s.off, s.len);
 }
 
+/* The next field from i on whose name is that of field `like`; n if there is none. */
+static inline uint32_t ref_same(const struct ref_text *names, uint32_t n, uint32_t like, uint32_t i)
+{
+	while (i < n && (names[i].len != names[like].len ||
+				memcmp(names[i].p, names[like].p, names[i].len) != 0))
+		i++;
+	return i;
+}
+
 static inline struct json_object *ref_headers(const struct dump_message *m)
 {
 	struct json_object *headers = json_object_new_object();
@@ -261,23 +270,17 @@ static inline struct json_object *ref_headers(const struct dump_message *m)
 	for (uint32_t i = 0; i < n; i++)
 		names[i] = ref_name(ref_slice_span(m, m->head->fields[i].name));
 	for (uint32_t i = 0; i < n; i++) {
-		struct json_object *list = json_object_new_array();
-		bool repeated = false;
+		struct json_object *list;
 
-		for (uint32_t j = 0; j < n; j++) {
-			if (!span_eq(span_of(names[i].p, names[i].len),
-				    span_of(names[j].p, names[j].len)))
-				continue;
-			repeated |= j < i;
+		if (ref_same(names, n, i, 0) < i)
+			continue;
+		list = json_object_new_array();
+		for (uint32_t j = i; j < n; j = ref_same(names, n, i, j + 1))
 			json_object_array_add(list,
 				ref_string(ref_value(ref_slice_span(m, m->head->fields[j].value))));
-		}
-		/* json-c knows a key only up to its first NUL; then the last one holds, here and
-		 * in its parser. */
-		if (repeated)
-			json_object_put(list);
-		else
-			json_object_object_add(headers, names[i].p, list);
+		/* json-c knows a key only up to its first NUL; of several, the last one holds, here
+		 * and in its parser. */
+		json_object_object_add(headers, names[i].p, list);
 	}
 	for (uint32_t i = 0; i < n; i++)
 		free(names[i].p);
