@@ -135,8 +135,9 @@ build() { # NAME MAKE-ARGUMENTS...
 	in_chroot make -C /work/src --no-print-directory -j"$jobs" "$@" >"$work/log" 2>&1 9>&- ||
 		status=$?
 	if [ $status -ne 0 ]; then
-		grep -E 'error:|warning:|^not ok|:[FE]:|^make: \*\*\*' "$work/log" | cut -c1-200 |
-			head -n 40 || true
+		# each test that failed once, however many of its loops did
+		grep -aE 'error:|warning:|^not ok|:[FE]:|^make: \*\*\*' "$work/log" |
+			awk -F: '!/:[FE]:/ || !seen[$1, $4, $5]++' | cut -c1-200 | head -n 40 || true
 		echo '    ...'
 		tail -n 12 "$work/log" | cut -c1-200
 	fi
