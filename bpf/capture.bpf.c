@@ -3,11 +3,11 @@
  * capture.bpf.c: sees the bytes of TCP connections and hands those of HTTP/1.x to user space. It
  * only reads.
  *
- * One body per direction (sent(), received()), and several ways to hang it up; user space loads the
- * best that the kernel can run (pkg/probe). A body finds the connection's state, decides by the
- * first bytes whether the connection is HTTP, drops what is not wanted before any copy, and writes
- * records into the ring buffer, each with one copy from the process's memory. capture.h says what a
- * record is.
+ * One body per direction (look_at_sent(), received()), and several ways to hang it up; user space
+ * loads the best that the kernel can run (pkg/probe). A body finds the connection's state, decides
+ * by the first bytes whether the connection is HTTP, drops what is not wanted before any copy, and
+ * writes records into the ring buffer, each with one copy from the process's memory. capture.h says
+ * what a record is.
  *
  * A stream position is a TCP sequence number, taken from the socket; `next` in the state is how far
  * a direction was seen, so that a hook that fires twice for the same bytes (tcp_sendmsg_locked
@@ -45,6 +45,16 @@ const volatile bool ingress_packets = false;
 /* Egress cannot see the data of TCP Fast Open in the SYN: count it when the connection is
  * established. */
 const volatile bool count_fastopen = false;
+
+/*
+ * On a preemptible kernel a fentry, fexit or tp_btf program can be preempted, and is then left out
+ * for the task that runs instead (the trampoline's guard against recursion): a call would go
+ * unseen. Where the kernel lets programs forbid it (6.10), they do.
+ */
+const volatile bool forbid_preemption = false;
+
+extern void bpf_preempt_disable(void) __weak __ksym;
+extern void bpf_preempt_enable(void) __weak __ksym;
 
 /* ---- shared with user space while running ---- */
 
@@ -944,7 +954,7 @@ static __always_inline void take_call(struct capture_counters *count, u32 progra
 
 /* ---- egress ---- */
 
-static __always_inline int sent(bool btf, struct sock *sk, struct msghdr *msg)
+static __always_inline int look_at_sent(bool btf, struct sock *sk, struct msghdr *msg)
 {
 	struct capture_counters *count = counters_of(CAPTURE_P_EGRESS);
 	struct call *call = call_of(CAPTURE_P_EGRESS);
@@ -1018,22 +1028,32 @@ static __always_inline int sent(bool btf, struct sock *sk, struct msghdr *msg)
 	return 0;
 }
 
+static __always_inline int sent(struct sock *sk, struct msghdr *msg)
+{
+	if (forbid_preemption)
+		bpf_preempt_disable();
+	look_at_sent(true, sk, msg);
+	if (forbid_preemption)
+		bpf_preempt_enable();
+	return 0;
+}
+
 SEC("fentry/tcp_sendmsg")
 int BPF_PROG(fentry__tcp_sendmsg, struct sock *sk, struct msghdr *msg)
 {
-	return sent(true, sk, msg);
+	return sent(sk, msg);
 }
 
 SEC("kprobe/tcp_sendmsg")
 int BPF_KPROBE(kprobe__tcp_sendmsg, struct sock *sk, struct msghdr *msg)
 {
-	return sent(false, sk, msg);
+	return look_at_sent(false, sk, msg);
 }
 
 SEC("tp_btf/tcp_sendmsg_locked")
 int BPF_PROG(tp_btf__tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg)
 {
-	return sent(true, sk, msg);
+	return sent(sk, msg);
 }
 
 /* ---- ingress, by calls ---- */
@@ -1049,7 +1069,8 @@ __noinline int rewind_buffers(u32 program)
 	if (!call)
 		return 0;
 	back = call->bytes;
-	for (u32 i = 0; i < CAPTURE_SEGMENTS_MAX; i++) {
+	/* one more: it stands behind the last one */
+	for (u32 i = 0; i <= CAPTURE_SEGMENTS_MAX; i++) {
 		if (call->b.off >= back) {
 			call->b.off -= back;
 			return 1;
@@ -1191,7 +1212,12 @@ int fexit__tcp_recvmsg(u64 *ctx)
 		bytes = ctx[4];
 		asm volatile("%0 ^= 0" : "+r"(bytes));
 	}
-	return received(true, (struct sock *)ctx[0], (struct msghdr *)ctx[1], flags, bytes, NULL);
+	if (forbid_preemption)
+		bpf_preempt_disable();
+	received(true, (struct sock *)ctx[0], (struct msghdr *)ctx[1], flags, bytes, NULL);
+	if (forbid_preemption)
+		bpf_preempt_enable();
+	return 0;
 }
 
 SEC("kprobe/tcp_recvmsg")

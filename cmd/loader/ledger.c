@@ -4,7 +4,7 @@
  *
  *   kernel:    seen bytes = captured + skipped{reason}         for each program
  *   records:   submitted = read + lost + waiting in the ring buffer
- *   bytes:     captured by flow = parsed + repeated + unparsed + buffered
+ *   bytes:     taken by flow = parsed + repeated + unparsed + unfinished
  *   messages:  parsed = emitted + filtered + dropped
  *   delivery:  emitted = delivered + dropped{reason} + queued
  */
@@ -107,6 +107,10 @@ static void streams(const struct loader *l, struct metrics *m)
 	one(m, "ebpfdump_flow_bytes_total", METRICS_COUNTER, "Captured bytes taken.", s->bytes);
 	one(m, "ebpfdump_flow_repeated_bytes_total", METRICS_COUNTER,
 		"Captured bytes seen before (retransmissions, repeated calls).", s->bytes_repeated);
+	one(m, "ebpfdump_flow_parsed_bytes_total", METRICS_COUNTER,
+		"Captured bytes that are in a message.", s->bytes_parsed);
+	one(m, "ebpfdump_flow_unfinished_bytes", METRICS_GAUGE,
+		"Captured bytes in unfinished messages and held packets.", s->bytes_unfinished);
 	one(m, "ebpfdump_flow_unparsed_bytes_total", METRICS_COUNTER,
 		"Captured bytes that are in no message.", s->bytes_unparsed);
 	one(m, "ebpfdump_flow_gap_bytes_total", METRICS_COUNTER,

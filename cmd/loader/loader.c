@@ -20,6 +20,22 @@
 
 /* ---- the pipeline ---- */
 
+/* A file can wait: nothing is dropped for a slow reader. Until at most `most` bytes wait for it, or
+ * it is gone. */
+static void wait_for_reader(struct loader *l, uint64_t most)
+{
+	const struct timespec nap = {.tv_nsec = 1000000};
+	struct sink_stats s;
+
+	for (;;) {
+		sink_stats(l->sink, &s);
+		if (s.queued_bytes <= most || s.dropped[SINK_DROP_CLOSED])
+			return;
+		sink_kick(l->sink);
+		nanosleep(&nap, NULL);
+	}
+}
+
 static void on_message(void *ctx, const struct dump_message *message)
 {
 	struct loader *l = ctx;
@@ -39,6 +55,8 @@ static void on_message(void *ctx, const struct dump_message *message)
 		l->unwritable++;
 		return;
 	}
+	if (l->spec->replay)
+		wait_for_reader(l, l->spec->output_buffer / 2);
 	/* a full or closed sink counts what it drops */
 	(void)sink_write(l->sink, l->line.data, l->line.len);
 }
@@ -136,21 +154,6 @@ static int loader_finish(struct loader *l)
 
 /* ---- replay ---- */
 
-/* A file can wait: nothing is dropped for a slow reader. */
-static void wait_for_reader(struct loader *l)
-{
-	const struct timespec nap = {.tv_nsec = 1000000};
-	struct sink_stats s;
-
-	for (;;) {
-		sink_kick(l->sink);
-		sink_stats(l->sink, &s);
-		if (s.queued_bytes < l->spec->output_buffer / 2 || s.dropped[SINK_DROP_CLOSED])
-			return;
-		nanosleep(&nap, NULL);
-	}
-}
-
 int loader_replay(const struct spec *spec)
 {
 	CLEANUP(capture_reader_closep)
@@ -168,12 +171,14 @@ int loader_replay(const struct spec *spec)
 		l.wall_offset_ns = offset;
 		on_record(&l, record, data);
 		flow_tick(l.flow, record->time_ns);
-		if (l.flow && flow_stats(l.flow)->records % 256 == 0)
-			wait_for_reader(&l);
 		r = 0;
 	}
 	if (r < 0)
 		log_error("%s", err.text);
+	if (l.flow && l.sink) {
+		flow_finish(l.flow);
+		wait_for_reader(&l, 0);
+	}
 	status = l.flow && l.sink ? loader_finish(&l) : EXIT_FAILED;
 	loader_done(&l);
 	return r < 0 ? EXIT_FAILED : status;
@@ -333,6 +338,18 @@ static int wire(struct loader *l, struct err *err)
 	return 0;
 }
 
+/* Says where the metrics are: with the port that was picked, if any would do. */
+static void log_capturing(const struct loader *l)
+{
+	const char *listen = l->spec->listen, *colon = strrchr(listen, ':');
+
+	if (l->telemetry && colon)
+		log_info("capturing; metrics at %.*s:%u", (int)(colon - listen), listen,
+			telemetry_port(l->telemetry));
+	else
+		log_info("capturing");
+}
+
 int loader_run(const struct spec *spec)
 {
 	static const struct telemetry_ops ops = {.metrics = ledger_metrics, .ready = ledger_ready};
@@ -361,7 +378,7 @@ int loader_run(const struct spec *spec)
 		/* libbpf read the kernel's type information, some 10 MiB of it, and is done with it
 		 */
 		malloc_trim(0);
-		log_info("capturing%s%s", spec->listen[0] ? "; metrics at " : "", spec->listen);
+		log_capturing(&l);
 		r = loop_run(l.loop);
 		drain(&l);
 		status = loader_finish(&l);

@@ -247,6 +247,27 @@ size_t http_body_feed(struct http_body *body, const char *p, size_t len, struct 
 	return n;
 }
 
+/*
+ * n bytes behind a chunk's data are missing. The line end there is CR LF (RFC 9112, 7.1): as long
+ * as the gap does not go beyond it, where it ends is certain.
+ */
+static bool gap_ends_chunk(struct http_body *body, uint64_t n)
+{
+	if (body->state == DATA || body->state == DATA_END) {
+		if (n == 1) {
+			body->state = DATA_LF;
+			return true;
+		}
+		n--;
+	} else if (body->state != DATA_LF) {
+		return false;
+	}
+	if (n != 1)
+		return false;
+	begin_line(body, SIZE);
+	return true;
+}
+
 uint64_t http_body_gap(struct http_body *body, uint64_t n)
 {
 	uint64_t inside;
@@ -259,10 +280,10 @@ uint64_t http_body_gap(struct http_body *body, uint64_t n)
 	body->left -= inside;
 	if (body->framing == HTTP_BODY_LENGTH)
 		body->done = body->left == 0;
-	else if (inside < n)
+	else if (inside == n)
+		body->state = body->left == 0 ? DATA_END : body->state;
+	else if (!gap_ends_chunk(body, n - inside))
 		body->lost = true;
-	else if (body->left == 0)
-		body->state = DATA_END;
 	return inside;
 }
 

@@ -196,8 +196,8 @@ size_t http_body_feed(struct http_body *body, const char *p, size_t len, struct 
 
 /*
  * n bytes of the stream are missing here. Returns how many of them lie in the payload of this body
- * for certain (they cost only themselves). Fewer than n: the body is either done (the rest belongs
- * to what follows) or lost. No fault is set: the gap is the caller's to report.
+ * for certain (they cost only themselves). Fewer than n: the body is done (the rest belongs to what
+ * follows), or lost, or the rest was exactly the line end behind a chunk's data.
  */
 uint64_t http_body_gap(struct http_body *body, uint64_t n);
 
