@@ -4,7 +4,8 @@
 # Runs Check programs; shows what failed; ends with `N passed, N failed`. A program that checks nothing has failed.
 passed=0 failed=0
 for program in "$@"; do
-	out=$(CK_VERBOSITY=normal "$program" 2>&1)
+	# generous: the machine may be busy with other things
+	out=$(CK_VERBOSITY=normal CK_DEFAULT_TIMEOUT=120 "$program" 2>&1)
 	status=$?
 	# Check's own line: "100%: Checks: 12, Failures: 0, Errors: 0", one for each suite runner
 	checks=$(printf '%s\n' "$out" | awk -F'[:,]' '/^[0-9]+%: Checks:/ {n += $3} END {print n + 0}')
