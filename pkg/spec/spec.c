@@ -110,7 +110,7 @@ static const struct spec_option table[] = {
 		.group = GROUP_OUTPUT,
 		.help = "Buffer for a slow reader of standard output; when it is full, messages "
 			"are "
-			"dropped and counted.",
+			"dropped and counted. At least twice --line-bytes.",
 		FIELD(output_buffer),
 	},
 	{
@@ -707,12 +707,18 @@ static bool valid_listen(const char *listen)
 
 static int check_together(const struct spec *spec, struct err *err)
 {
-	struct text text;
+	struct text text, line;
 
 	if (!valid_listen(spec->listen))
 		return err_set(err, EINVAL,
 			"--listen: '%s' is not allowed: HOST:PORT, [IPV6]:PORT, :PORT or nothing",
 			shown(spec->listen, &text));
+	/* A replay waits until half of the buffer is free; a line must fit into that. */
+	if (spec->output_buffer / 2 < spec->line_bytes)
+		return err_set(err, EINVAL,
+			"--output-buffer: '%s' is not allowed: at least twice --line-bytes, %s",
+			number_text(SPEC_SIZE, spec->output_buffer, &text),
+			number_text(SPEC_SIZE, spec->line_bytes, &line));
 	if (spec->record && spec->replay)
 		return err_set(err, EINVAL,
 			"--record: '%s' is not allowed: together with --replay nothing is captured",

@@ -109,6 +109,7 @@ START_TEST(every_flag)
 	ck_assert_uint_eq(s.hold_ms, 0);
 	ck_assert_uint_eq(s.idle_ms, 86400000);
 
+	ck_assert_int_eq(PARSE(&s, &err, "--output-buffer=64K", "--line-bytes=32K"), 0);
 	ck_assert_int_eq(PARSE(&s, &err, "--record", "-", "--check"), 0);
 	ck_assert_str_eq(s.record, "-");
 	ck_assert(s.check);
@@ -200,6 +201,8 @@ static const struct {
 		"--record: '-' is not allowed: --output json goes to standard output as well"},
 	{{"--output=text", "--record=-"},
 		"--record: '-' is not allowed: --output text goes to standard output as well"},
+	{{"--output-buffer=64K", "--line-bytes", "32769"},
+		"--output-buffer: '64K' is not allowed: at least twice --line-bytes, 32769"},
 	{{"--listen", "9464"},
 		"--listen: '9464' is not allowed: HOST:PORT, [IPV6]:PORT, :PORT or nothing"},
 };
