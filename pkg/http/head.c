@@ -385,11 +385,9 @@ static inline size_t field_line(
 	size_t colon = http_skip_token(p, i, len), from;
 	struct http_field *field;
 
-	if (current->known >= 0 && !http_is_blank(p[i])) {
+	if (current->known >= 0 && !http_is_blank(p[i]))
 		http_known_value(p, head, (enum http_known)current->known, current->field->value);
-		current->known = -1;
-	}
-	if (unlikely(colon >= end || p[colon] != ':' || colon == i)) {
+	if (unlikely(colon == len || p[colon] != ':' || colon == i)) {
 		odd_field(p, i, end, head, current);
 		return next;
 	}
