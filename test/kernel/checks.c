@@ -2,8 +2,8 @@
 /*
  * kernel-checks: does the loader see what really passes through this kernel's TCP?
  *
- *   kernel-checks [--only TEXT] [--quick] [--expect HOOKS] -- build/ebpfdump-loader [FLAG...]
- *   kernel-checks --refused TEXT [--unprivileged] -- build/ebpfdump-loader [FLAG...]
+ *   kernel-checks [--only TEXT] [--quick] [--alone NAME] [--expect HOOKS] -- LOADER [FLAG...]
+ *   kernel-checks --refused TEXT [--unprivileged] -- LOADER [FLAG...]
  *
  * Runs the loader with the flags (and its own), makes awkward traffic with plain sockets, and
  * compares each message that the loader prints, at the sender's end and at the receiver's. The same
@@ -11,6 +11,8 @@
  * network namespace of its own.
  *
  *   --only TEXT      the checks whose name holds TEXT
+ *   --alone NAME     there is other traffic on this machine: the loopback device is called NAME,
+ * and the loader looks at nothing else
  *   --quick          without those that start further loaders
  *   --expect HOOKS   which hooks are in use, as "kprobe+kretprobe"; anything else fails
  *   --refused TEXT   the loader must not start, and say why in one line that holds TEXT
@@ -93,17 +95,20 @@ int main(int argc, char **argv)
 			unprivileged = true;
 		else if (strcmp(argv[at], "--quick") == 0)
 			quick = true;
+		else if (strcmp(argv[at], "--alone") == 0 && at + 1 < argc)
+			loopback = argv[++at];
 		else
 			break;
 	}
 	if (at + 1 >= argc || strcmp(argv[at], "--") != 0) {
-		fprintf(stderr, "usage: kernel-checks [--only TEXT] [--quick] [--expect HOOKS] "
-				"[--refused TEXT] [--unprivileged] -- LOADER [FLAG...]\n");
+		fprintf(stderr,
+			"usage: kernel-checks [--only TEXT] [--quick] [--alone NAME] [--expect HOOKS] "
+			"[--refused TEXT] [--unprivileged] -- LOADER [FLAG...]\n");
 		return 2;
 	}
 	loader_argv = argv + at + 1;
 	prctl(PR_SET_NAME, "kernel-checks");
-	err = netns_own();
+	err = netns_own(loopback);
 	if (err) {
 		fprintf(stderr, "kernel-checks: no network namespace of its own: %s\n",
 			strerror(-err));

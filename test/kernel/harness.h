@@ -18,9 +18,9 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-#ifndef WAIT_MS
-#	define WAIT_MS 40000
-#endif
+#define WAIT_MS 30000
+/* An emulated machine may take half a minute to verify the programs. */
+#define START_MS       180000
 #define ARRAY_SIZE(a)  (sizeof(a) / sizeof((a)[0]))
 #define PRINTF(f, a)   __attribute__((format(printf, f, a)))
 #define MIN(a, b)      ((a) < (b) ? (a) : (b))
@@ -49,6 +49,12 @@ void check_run(const char *prefix, const struct check *check, const char *only);
 int check_summary(void);
 
 /* ---- the loader ---- */
+
+/*
+ * What the loopback device is called: "lo", or, with --alone, another name by which the loader is
+ * told to look at nothing else. On a machine with other traffic the checks see theirs only.
+ */
+extern const char *loopback;
 
 enum hook {
 	HOOK_NONE,
@@ -80,6 +86,7 @@ struct loader_options {
 	uint32_t views;		 /* 0: all */
 	bool pidns;		 /* in a pid namespace of its own */
 	bool stopped;		 /* nobody reads its standard output until loader_read() */
+	bool own_interfaces;	 /* `more` says which interfaces */
 	size_t line_max;	 /* longest line allowed; 0: 16384 */
 };
 
@@ -113,6 +120,8 @@ struct json_object *loader_line(int n);
 /* A sample of a page of metrics: the sum of all whose name is `name` and whose labels hold
  * `labels` (as `reason="limit"`; "": all). -1: there is none. */
 double metric(const char *page, const char *name, const char *labels);
+/* The same of loader_quiet_metrics(). */
+double metric_now(const char *name, const char *labels);
 
 /* ---- connections to oneself ---- */
 

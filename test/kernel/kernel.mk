@@ -12,7 +12,7 @@ $(B)/test/kernel-checks: $(KERNEL_OBJ)
 kernel: kernel-native kernel-vm ## kernel checks: on this machine's kernel, then on others
 
 kernel-native: $(B)/ebpfdump-loader $(B)/test/kernel-checks ## kernel checks on this machine's kernel
-	$(Q)$(if $(filter 0,$(shell id -u)),,sudo) $(B)/test/kernel-checks -- $(B)/ebpfdump-loader
+	$(Q)$(if $(filter 0,$(shell id -u)),,sudo) $(B)/test/kernel-checks --alone chk0 -- $(B)/ebpfdump-loader
 
 kernel-vm: $(B)/ebpfdump-loader $(B)/test/kernel-checks ## kernel checks in virtual machines (KERNELS="trixie sid")
 	$(Q)test/kernel/matrix.sh $(B)/ebpfdump-loader $(B)/test/kernel-checks $(B)/kernel $(KERNELS)

@@ -27,16 +27,21 @@ static int device_up(int fd, const char *device)
 	return ioctl(fd, SIOCSIFFLAGS, &r) ? -errno : 0;
 }
 
-int netns_own(void)
+int netns_own(const char *loopback)
 {
-	int fd, err;
+	struct ifreq r = {.ifr_name = "lo"};
+	int fd, err = 0;
 
 	if (unshare(CLONE_NEWNET))
 		return -errno;
 	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	err = device_up(fd, "lo");
+	snprintf(r.ifr_newname, sizeof(r.ifr_newname), "%s", loopback);
+	if (strcmp(loopback, "lo") != 0 && ioctl(fd, SIOCSIFNAME, &r))
+		err = -errno;
+	if (!err)
+		err = device_up(fd, loopback);
 	close(fd);
 	return err;
 }

@@ -5,8 +5,9 @@
 
 #include <sys/types.h>
 
-/* This process moves to a network namespace of its own, with `lo` up. */
-int netns_own(void);
+/* This process moves to a network namespace of its own, whose loopback device is up and has this
+ * name. */
+int netns_own(const char *loopback);
 /* A pair of devices: `here` in this namespace, `there` in that of the process. -EOPNOTSUPP: the
  * kernel has no such devices. */
 int netns_veth(const char *here, pid_t pid, const char *there);

@@ -3,6 +3,7 @@
  */
 #include "test/kernel/traffic.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,11 +26,13 @@ static void check_own_traffic(void)
 		struct json_object *m = loader_line(i);
 		bool sent = key_int(m, "direction") == 0;
 		int64_t local = key_int(m, sent ? "src_port" : "dst_port");
-		int64_t remote = key_int(m, sent ? "dst_port" : "src_port");
+		struct json_object *answered = key(m, "request");
+		const char *path = key_string(answered ? answered : m, "path");
 
 		EXPECT(local != TELEMETRY_PORT, "the loader reports itself: %s",
 			json_object_to_json_string_ext(m, JSON_C_TO_STRING_PLAIN));
-		ours += remote == TELEMETRY_PORT;
+		if (path && strcmp(path, "/metrics") == 0)
+			ours++;
 	}
 	EXPECT(ours == 10, "%d messages of the scrapes' client instead of 10", ours);
 }
@@ -41,48 +44,86 @@ struct row {
 	const char *left, *right[4]; /* left = sum of right */
 };
 
-/* Everything that passed is accounted for, exactly. */
-static void compare_ledger(const char *page)
+static const struct row rows[] = {
+	{"program=\"egress\"", "ebpfdump_kernel_seen_bytes_total",
+		{"ebpfdump_kernel_captured_bytes_total", "ebpfdump_kernel_skipped_bytes_total"}},
+	{"program=\"ingress\"", "ebpfdump_kernel_seen_bytes_total",
+		{"ebpfdump_kernel_captured_bytes_total", "ebpfdump_kernel_skipped_bytes_total"}},
+	{"", "ebpfdump_kernel_seen_bytes_total",
+		{"ebpfdump_kernel_captured_bytes_total", "ebpfdump_kernel_skipped_bytes_total"}},
+	{"", "ebpfdump_records_submitted_total",
+		{"ebpfdump_records_read_total", "ebpfdump_records_lost_total"}},
+	{"", "ebpfdump_records_read_total", {"ebpfdump_flow_records_total"}},
+	{"", "ebpfdump_kernel_captured_bytes_total", {"ebpfdump_flow_bytes_total"}},
+	{"", "ebpfdump_messages_parsed_total",
+		{"ebpfdump_messages_emitted_total", "ebpfdump_messages_filtered_total",
+			"ebpfdump_messages_dropped_total"}},
+	{"", "ebpfdump_messages_emitted_total",
+		{"ebpfdump_output_delivered_total", "ebpfdump_output_dropped_total",
+			"ebpfdump_output_queued"}},
+};
+
+/* One row of the ledger; `say` records what is wrong with it. */
+static bool row_holds(const char *page, const struct row *r, bool say)
 {
-	static const struct row rows[] = {
-		{"program=\"egress\"", "ebpfdump_kernel_seen_bytes_total",
-			{"ebpfdump_kernel_captured_bytes_total",
-				"ebpfdump_kernel_skipped_bytes_total"}},
-		{"program=\"ingress\"", "ebpfdump_kernel_seen_bytes_total",
-			{"ebpfdump_kernel_captured_bytes_total",
-				"ebpfdump_kernel_skipped_bytes_total"}},
-		{"", "ebpfdump_kernel_seen_bytes_total",
-			{"ebpfdump_kernel_captured_bytes_total",
-				"ebpfdump_kernel_skipped_bytes_total"}},
-		{"", "ebpfdump_records_submitted_total",
-			{"ebpfdump_records_read_total", "ebpfdump_records_lost_total"}},
-		{"", "ebpfdump_records_read_total", {"ebpfdump_flow_records_total"}},
-		{"", "ebpfdump_kernel_captured_bytes_total", {"ebpfdump_flow_bytes_total"}},
-		{"", "ebpfdump_messages_parsed_total",
-			{"ebpfdump_messages_emitted_total", "ebpfdump_messages_filtered_total",
-				"ebpfdump_messages_dropped_total"}},
-		{"", "ebpfdump_messages_emitted_total",
-			{"ebpfdump_output_delivered_total", "ebpfdump_output_dropped_total",
-				"ebpfdump_output_queued"}},
-	};
+	double left = metric(page, r->left, r->labels), sum = 0;
+	struct text terms = text("%s", "");
+	bool holds = left >= 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		const struct row *r = &rows[i];
-		double left = metric(page, r->left, r->labels), sum = 0;
-		struct text terms = text("%s", "");
+	for (size_t t = 0; t < ARRAY_SIZE(r->right) && r->right[t]; t++) {
+		double term = metric(page, r->right[t], r->labels);
+		struct text one = text("%s%s %.0f", t ? " + " : "", r->right[t], term);
 
-		for (size_t t = 0; t < ARRAY_SIZE(r->right) && r->right[t]; t++) {
-			double term = metric(page, r->right[t], r->labels);
-			struct text one = text(" + %s %.0f", r->right[t], term);
+		/* a metric that does not exist is -1 */
+		holds = holds && term >= 0;
+		sum += term;
+		text_add(&terms, one.p, one.n);
+		text_free(&one);
+	}
+	holds = holds && left == sum;
+	EXPECT(holds || !say, "%s{%s} %.0f is not %s", r->left, r->labels, left, terms.p);
+	text_free(&terms);
+	return holds;
+}
 
-			EXPECT(term >= 0, "there is no metric %s{%s}", r->right[t], r->labels);
-			sum += term;
-			text_add(&terms, one.p, one.n);
-			text_free(&one);
+/*
+ * Everything that passed is accounted for, exactly. Returns the page. The counters of all
+ * processors cannot be read at one moment: with other traffic about it is tried more than once.
+ */
+static char *compare_ledger(void)
+{
+	for (int left = 20;; left--) {
+		char *page = loader_quiet_metrics();
+		bool holds = page;
+
+		for (size_t i = 0; page && i < ARRAY_SIZE(rows); i++)
+			holds = row_holds(page, &rows[i], left == 0) && holds;
+		if (holds || left == 0) {
+			EXPECT(page, "no metrics");
+			return page ? page : strdup("");
 		}
-		EXPECT(left >= 0, "there is no metric %s{%s}", r->left, r->labels);
-		EXPECT(left == sum, "%s{%s} %.0f is not%s", r->left, r->labels, left, terms.p + 2);
-		text_free(&terms);
+		free(page);
+		sleep_ms(100);
+	}
+}
+
+/* The same once all that was emitted is written. */
+static char *compare_delivered(void)
+{
+	int64_t until = now_ms() + WAIT_MS;
+
+	for (;;) {
+		char *page = compare_ledger();
+
+		if (metric(page, "ebpfdump_output_queued", "") == 0)
+			return page;
+		if (now_ms() > until) {
+			check_fail("%.0f messages stay in the queue",
+				metric(page, "ebpfdump_output_queued", ""));
+			return page;
+		}
+		free(page);
+		sleep_ms(50);
 	}
 }
 
@@ -94,8 +135,7 @@ static void check_ledger(void)
 	double delivered;
 
 	barrier();
-	page = loader_quiet_metrics();
-	compare_ledger(page);
+	page = compare_delivered();
 	EXPECT(metric(page, "ebpfdump_records_lost_total", "") == 0, "records were lost");
 	EXPECT(metric(page, "ebpfdump_flow_bad_records_total", "") == 0, "there are bad records");
 	EXPECT(metric(page, "ebpfdump_kernel_seen_bytes_total", "program=\"egress\"") > 1e6 ||
@@ -104,7 +144,11 @@ static void check_ledger(void)
 	delivered = metric(page, "ebpfdump_output_delivered_total", "");
 	while ((lines = loader_lines()) < delivered && now_ms() < until)
 		sleep_ms(20);
-	EXPECT(lines == delivered, "%d lines were read, %.0f delivered", lines, delivered);
+	EXPECT(lines >= delivered, "%d lines were read, %.0f delivered", lines, delivered);
+	/* Only the answer to that scrape came after it. */
+	for (int i = (int)delivered; i < lines; i++)
+		EXPECT(key_int(loader_line(i), "src_port") == TELEMETRY_PORT,
+			"%d lines were read, %.0f delivered", lines, delivered);
 	free(page);
 }
 
@@ -234,8 +278,7 @@ static void check_one_page(void)
 	if (!loader_start(&(struct loader_options){.argv = loader_argv, .more = flags}))
 		return;
 	make_burst();
-	page = loader_quiet_metrics();
-	compare_ledger(page);
+	page = compare_ledger();
 	EXPECT(metric(page, "ebpfdump_records_lost_total", "") +
 				metric(page, "ebpfdump_kernel_skipped_bytes_total",
 					"reason=\"pressure\"") >
@@ -256,8 +299,7 @@ static void check_stopped_reader(void)
 		    &(struct loader_options){.argv = loader_argv, .more = flags, .stopped = true}))
 		return;
 	make_burst();
-	page = loader_quiet_metrics();
-	compare_ledger(page);
+	page = compare_ledger();
 	EXPECT(metric(page, "ebpfdump_output_dropped_total", "reason=\"full\"") > 0,
 		"nothing was dropped although nobody reads");
 	EXPECT(metric(page, "ebpfdump_output_queued", "") > 0, "nothing is queued");
@@ -266,14 +308,11 @@ static void check_stopped_reader(void)
 		"a stopped reader holds up the capture");
 	free(page);
 	loader_read();
-	barrier();
-	page = loader_quiet_metrics();
-	compare_ledger(page);
+	page = compare_delivered();
 	delivered = metric(page, "ebpfdump_output_delivered_total", "");
-	EXPECT(metric(page, "ebpfdump_output_queued", "") == 0, "what was queued is not delivered");
 	free(page);
 	loader_stop();
-	EXPECT(loader_lines() == delivered, "%d lines were read, %.0f delivered", loader_lines(),
+	EXPECT(loader_lines() >= delivered, "%d lines were read, %.0f delivered", loader_lines(),
 		delivered);
 	compare_burst();
 }
@@ -289,8 +328,7 @@ static void check_gone_reader(void)
 	loader_hang_up();
 	make_burst();
 	do {
-		page = loader_quiet_metrics();
-		compare_ledger(page);
+		page = compare_ledger();
 		closed = metric(page, "ebpfdump_output_dropped_total", "reason=\"closed\"");
 		free(page);
 	} while (closed < 4 * BURST_CONNECTIONS * BURST_REQUESTS && now_ms() < until);
@@ -340,18 +378,20 @@ static void check_pid_namespace(void)
 
 static void check_interface(void)
 {
-	static const char *const flags[] = {"--interface", "nosuch0", "--interface", "lo", NULL};
-	char *page, *log;
+	const char *const flags[] = {"--interface", "nosuch0", "--interface", loopback, NULL};
+	char *page, *log, label[64];
 
-	if (!loader_start(&(struct loader_options){.argv = loader_argv, .more = flags}))
+	if (!loader_start(&(struct loader_options){
+		    .argv = loader_argv, .more = flags, .own_interfaces = true}))
 		return;
 	log = loader_log();
 	EXPECT(strstr(log, "nosuch0") && strstr(log, "warn"),
 		"no warning of the interface that is not there: %s", log);
 	exchange_over(V4);
+	snprintf(label, sizeof(label), "interface=\"%s\"", loopback);
 	page = loader_quiet_metrics();
 	EXPECT(metric(page, "ebpfdump_interface_missing", "interface=\"nosuch0\"") == 1 &&
-			metric(page, "ebpfdump_interface_missing", "interface=\"lo\"") == 0,
+			metric(page, "ebpfdump_interface_missing", label) == 0,
 		"ebpfdump_interface_missing does not tell");
 	free(page);
 	free(log);
@@ -364,13 +404,13 @@ static void check_no_interface(void)
 	struct conn k;
 	char *page;
 
-	if (!loader_start(&(struct loader_options){.argv = loader_argv, .more = flags}))
+	if (!loader_start(&(struct loader_options){
+		    .argv = loader_argv, .more = flags, .own_interfaces = true}))
 		return;
 	if (conn_open(&k, V4))
 		exchange_plain(&k, "/nowhere");
 	conn_close(&k);
-	page = loader_quiet_metrics();
-	compare_ledger(page);
+	page = compare_ledger();
 	EXPECT(metric(page, "ebpfdump_kernel_skipped_bytes_total", "reason=\"interface\"") > 0,
 		"nothing was skipped for its interface");
 	EXPECT(metric(page, "ebpfdump_kernel_captured_bytes_total", "") == 0,
@@ -402,8 +442,7 @@ static void filtered(const char *flag, const char *value, uint32_t views)
 				&(struct want){
 					.method = "GET", .path = i ? "/f/2" : "/f/1", .body = ""},
 				&(struct want){.status = 200, .body = body_of(&resp), .n = 5});
-	page = loader_quiet_metrics();
-	compare_ledger(page);
+	page = compare_ledger();
 	free(page);
 	loader_stop();
 	text_free(&resp);
