@@ -12,6 +12,15 @@
 
 /* ---- memory ---- */
 
+void *(*flow_realloc)(void *old, size_t size) = realloc;
+
+static void *zeroed(size_t n, size_t size)
+{
+	void *p = flow_realloc(NULL, n * size);
+
+	return p ? memset(p, 0, n * size) : NULL;
+}
+
 bool flow_charge(struct flow *flow, struct conn *c, size_t n)
 {
 	if (n > flow->options.buffer_bytes - flow->stats.buffered)
@@ -101,7 +110,7 @@ static struct conn *find(struct flow *flow, uint64_t id)
 static void grow(struct flow *flow)
 {
 	size_t old_size = flow->table_size;
-	struct conn **old = flow->table, **table = calloc(old_size * 2, sizeof(*table));
+	struct conn **old = flow->table, **table = zeroed(old_size * 2, sizeof(*table));
 
 	if (!table)
 		return; /* longer chains, then */
@@ -157,7 +166,7 @@ static struct conn *conn_alloc(struct flow *flow)
 	struct conn *c;
 
 	if (!flow->free_conns) {
-		struct slab *slab = malloc(sizeof(*slab));
+		struct slab *slab = flow_realloc(NULL, sizeof(*slab));
 
 		if (!slab)
 			return NULL;
@@ -254,7 +263,7 @@ int flow_new(const struct flow_options *options, flow_emit_fn emit, void *ctx,
 	if (options->max_pending == 0)
 		return err_set(err, EINVAL, "room for at least one outstanding request is needed");
 
-	flow = calloc(1, sizeof(*flow));
+	flow = zeroed(1, sizeof(*flow));
 	if (!flow)
 		return err_set(err, ENOMEM, "out of memory");
 	link_init(&flow->lru);
@@ -268,10 +277,10 @@ int flow_new(const struct flow_options *options, flow_emit_fn emit, void *ctx,
 		flow->seed[1] = clock_wall_ns();
 	}
 	flow->table_size = TABLE_FIRST;
-	flow->table = calloc(flow->table_size, sizeof(*flow->table));
-	flow->fields = calloc(options->max_fields, sizeof(*flow->fields));
-	flow->fields_relieved = calloc(options->max_fields, sizeof(*flow->fields_relieved));
-	flow->body = malloc((size_t)options->body_bytes + 1);
+	flow->table = zeroed(flow->table_size, sizeof(*flow->table));
+	flow->fields = zeroed(options->max_fields, sizeof(*flow->fields));
+	flow->fields_relieved = zeroed(options->max_fields, sizeof(*flow->fields_relieved));
+	flow->body = flow_realloc(NULL, (size_t)options->body_bytes + 1);
 	if (!flow->table || !flow->fields || !flow->fields_relieved || !flow->body)
 		return err_set(err, ENOMEM, "out of memory");
 	*ret_flow = TAKE(flow);

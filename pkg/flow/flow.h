@@ -69,12 +69,13 @@ struct flow_stats {
 	uint64_t parsed[2];	   /* messages handed to emit, by enum http_kind */
 	uint64_t faults;	   /* of these, with an error */
 	uint64_t unpaired;	   /* responses without a request seen */
-	uint64_t pending_dropped;  /* requests forgotten because max_pending were outstanding */
-	uint64_t resyncs;	   /* times a stream had to look for the next message */
-	uint64_t held;		   /* packets that came early and were held */
-	uint64_t evicted;	   /* connections given up for max_connections */
-	uint64_t expired;	   /* connections given up for idle_ms */
-	uint64_t over_memory;	   /* times buffer_bytes forced a message to be cut or given up */
+	uint64_t pending_dropped; /* requests forgotten because max_pending were outstanding, or for
+				     buffer_bytes */
+	uint64_t resyncs;	  /* times a stream had to look for the next message */
+	uint64_t held;		  /* packets that came early and were held */
+	uint64_t evicted;	  /* connections given up for max_connections */
+	uint64_t expired;	  /* connections given up for idle_ms */
+	uint64_t over_memory;	  /* times buffer_bytes forced a message to be cut or given up */
 	uint64_t connections_total;
 	uint64_t tunnels;     /* connections that left HTTP: 101, CONNECT */
 	uint64_t connections; /* now */

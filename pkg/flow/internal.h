@@ -185,6 +185,9 @@ struct flow {
 
 /* flow.c: memory */
 
+/* All memory of the room comes from here: tests let it fail. */
+extern void *(*flow_realloc)(void *old, size_t size);
+
 /* Takes n bytes off the budget; false if they are not there. */
 bool flow_charge(struct flow *flow, struct conn *c, size_t n) MUST_CHECK;
 /* Gives up the longest unfinished work of other connections if it must. */

@@ -21,7 +21,7 @@ static void keep_parked(struct flow *flow, struct conn *c, struct parked *k, str
 
 		cap = MIN(cap, (size_t)flow->options.body_bytes);
 		if (flow_charge(flow, c, cap - k->body_cap)) {
-			body = realloc(k->body, cap);
+			body = flow_realloc(k->body, cap);
 			if (!body)
 				flow_uncharge(flow, c, cap - k->body_cap);
 		}
@@ -38,7 +38,7 @@ static void keep_parked(struct flow *flow, struct conn *c, struct parked *k, str
 	k->m.body.len += run.len;
 }
 
-/* One run of payload. A message in hand needs no copy as long as the runs adjoin. */
+/* One run of payload. Of a message in hand, only a second one is copied. */
 static void keep(struct flow *flow, struct conn *c, struct message *m, struct parked *parked,
 	struct span run)
 {
@@ -52,8 +52,6 @@ static void keep(struct flow *flow, struct conn *c, struct message *m, struct pa
 	}
 	if (m->body.len == 0) {
 		m->body = run;
-	} else if (!m->scratch && m->body.p + m->body.len == run.p) {
-		m->body.len += run.len;
 	} else {
 		if (!m->scratch)
 			memcpy(flow->body, m->body.p, m->body.len);
@@ -373,7 +371,7 @@ static bool park(struct flow *flow, struct conn *c, struct stream *s, const stru
 
 	if (!flow_charge_hard(flow, c, size))
 		return false;
-	k = malloc(size);
+	k = flow_realloc(NULL, size);
 	if (!k) {
 		flow_uncharge(flow, c, size);
 		return false;
@@ -490,7 +488,7 @@ static bool partial_append(
 		more += cap - (h ? h->cap : 0);
 		if (!flow_charge_hard(flow, c, more))
 			return false;
-		h = realloc(h, sizeof(*h) + cap);
+		h = flow_realloc(h, sizeof(*h) + cap);
 		if (!h) {
 			flow_uncharge(flow, c, more);
 			return false;
@@ -641,7 +639,7 @@ void message_gap(struct flow *flow, struct conn *c, unsigned dir, uint64_t n)
 	in_body = http_body_gap(&s->body, n);
 	if (m) {
 		m->body_bytes += in_body;
-		m->gap_bytes += in_body;
+		m->gap_bytes += s->body.done || s->body.lost ? in_body : n;
 	}
 	if (!s->body.done && !s->body.lost)
 		return;

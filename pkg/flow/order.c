@@ -155,7 +155,7 @@ static bool hold(struct flow *flow, struct conn *c, unsigned dir, const struct p
 		flow->stats.over_memory++;
 		return false;
 	}
-	h = malloc(size);
+	h = flow_realloc(NULL, size);
 	if (!h) {
 		flow_uncharge(flow, c, size);
 		return false;

@@ -36,7 +36,7 @@ static struct pending *pending_new(struct flow *flow, struct conn *c, size_t tex
 		flow->free_pending = p->next;
 		flow->n_free_pending--;
 	} else {
-		p = malloc(size);
+		p = flow_realloc(NULL, size);
 		if (!p) {
 			flow_uncharge(flow, c, size);
 			return NULL;
@@ -115,7 +115,6 @@ void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct mes
 	}
 	p = pending_new(flow, c, method.len + path.len + host.len);
 	if (!p) {
-		flow->stats.over_memory++;
 		forget_this_too(flow, c);
 		return;
 	}

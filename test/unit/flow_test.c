@@ -1075,6 +1075,49 @@ START_TEST(ends)
 }
 END_TEST
 
+START_TEST(tunnels)
+{
+	const struct flow_stats *s;
+	struct rig r;
+
+	/* HTTP/2 without asking first */
+	rig_init(&r);
+	s = flow_stats(r.flow);
+	call(&r, OUT, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+	ck_assert_uint_eq(r.tunnel, 1);
+	ck_assert_uint_eq(r.messages, 1);
+	call(&r, IN, OK(1) "x");
+	ck_assert_uint_eq(r.messages, 1);
+	ck_assert_uint_eq(s->bytes_unparsed, strlen("SM\r\n\r\n" OK(1) "x"));
+	rig_done(&r);
+
+	/* the client does not wait for the answer */
+	rig_init(&r);
+	s = flow_stats(r.flow);
+	call(&r, OUT, "CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n");
+	call(&r, OUT, "GET /maybe-h");
+	call(&r, IN, "HTTP/1.1 200 OK\r\n\r\n");
+	call(&r, OUT, "idden HTTP/1.1\r\nHost: h\r\n\r\n");
+	skip(&r, OUT, 10);
+	call(&r, OUT, "more");
+	expect(&r, "out CONNECT h:1 1 [Host=h:1]\n"
+		   "in 200 0 for CONNECT h:1 h:1\n");
+	ck_assert_uint_eq(s->tunnels, 1);
+	ck_assert_uint_eq(s->resyncs, 0);
+	ck_assert_uint_eq(s->buffered, 0);
+	rig_done(&r);
+
+	/* the body of the request that asked for it still is one */
+	rig_init(&r);
+	call(&r, OUT, "POST /ws HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nContent-Length: 4\r\n\r\nab");
+	call(&r, IN, "HTTP/1.1 101 OK\r\nUpgrade: x\r\n\r\nnot http");
+	call(&r, OUT, "cdnot http");
+	expect(&r, "in 101 1 [Upgrade=x] for POST /ws h\n"
+		   "out POST /ws 3 [Host=h,Upgrade=x,Content-Length=4] body abcd\n");
+	rig_done(&r);
+}
+END_TEST
+
 /* ---- faults ---- */
 
 START_TEST(faults)
@@ -1349,6 +1392,134 @@ START_TEST(memory_nested)
 		FLOW_ERROR_MEMORY "\n"
 		   "in GET /second 1 [Host=s] error " FLOW_ERROR_ENDED "\n");
 	rig_done(&r);
+}
+END_TEST
+
+START_TEST(memory_held)
+{
+	struct flow_options options;
+	const struct flow_stats *s;
+	struct rig r;
+
+	flow_options_default(&options);
+	options.buffer_bytes = 1100;
+	rig_options(&r, &options);
+	s = flow_stats(r.flow);
+	/* a packet that waits, and what it waits behind, make way for another's head */
+	packet(&r, IN, 5000, OK(9) "ab");
+	ck_assert_uint_gt(s->buffered, 0);
+	packet(&r, IN, 5000 + (uint32_t)strlen(OK(9)) + 4, "efg");
+	r.connection = 2;
+	call(&r, OUT, "GET /x HTTP/1.1\r\nHo");
+	expect(&r, "in 200 1 [Content-Length=9] body ab error " FLOW_ERROR_MEMORY "\n");
+	ck_assert_uint_eq(s->bytes_unparsed, 3);
+	ck_assert_uint_eq(s->over_memory, 1);
+	/* the first stream goes on behind the packet */
+	r.connection = 1;
+	packet(&r, IN, 5000 + (uint32_t)strlen(OK(9)) + 7, OK(1) "x");
+	expect(&r, "in 200 1 [Content-Length=1] body x\n");
+	ck_assert_uint_eq(s->gap_bytes, 0);
+	rig_done(&r);
+
+	/* nobody else has anything: a head that grows, and one that begins */
+	options.buffer_bytes = 700;
+	rig_options(&r, &options);
+	s = flow_stats(r.flow);
+	call(&r, OUT, "GET /grow HTTP/1.1\r\nHost: h\r\nX: ");
+	for (int i = 0; i < 20; i++)
+		call(&r, OUT, "0123456789012345678901234567890123456789");
+	ck_assert_uint_eq(s->over_memory, 1);
+	ck_assert_int_eq(buf_append(&r.log, "", 1), 0);
+	ck_assert_ptr_nonnull(strstr(r.log.data, "out GET /grow "));
+	ck_assert_ptr_nonnull(strstr(r.log.data, FLOW_ERROR_MEMORY));
+	r.log.len = 0;
+	rig_done(&r);
+
+	options.buffer_bytes = 300;
+	rig_options(&r, &options);
+	s = flow_stats(r.flow);
+	call(&r, OUT, "GET /begin HTTP/1.1\r\nHost: h\r\nX: ");
+	call(&r, OUT, GET("/next"));
+	ck_assert_int_eq(buf_append(&r.log, "", 1), 0);
+	ck_assert_ptr_nonnull(strstr(r.log.data, "out GET /begin "));
+	ck_assert_ptr_nonnull(strstr(r.log.data, FLOW_ERROR_MEMORY "\nout GET /next 1 [Host=h]\n"));
+	rig_done(&r);
+}
+END_TEST
+
+static int allocations_left;
+
+static void *failing_realloc(void *old, size_t size)
+{
+	return allocations_left-- == 0 ? NULL : realloc(old, size);
+}
+
+/* Each allocation fails once: nothing but messages may be lost by it, and all are accounted for. */
+START_TEST(no_memory)
+{
+	struct flow_options options;
+	uint64_t all = 0;
+	bool failed = true;
+
+	flow_options_default(&options);
+	flow_realloc = failing_realloc;
+	for (int n = 0; failed; n++) {
+		struct rig r = {.log = BUF_INIT(1 << 20), .seq = {1000, 5000}};
+		struct err err;
+
+		allocations_left = n;
+		if (flow_new(&options, on_message, &r, &r.flow, &err) < 0) {
+			ck_assert_int_eq(err.code, ENOMEM);
+			ck_assert_ptr_null(r.flow);
+			continue;
+		}
+		for (unsigned id = 1; id <= 300; id++) {
+			r.connection = id;
+			r.first[0] = r.first[1] = true;
+			call(&r, OUT, "GET /a HTTP/1.1\r\nHo");
+			call(&r, OUT, "st: h\r\n\r\n");
+			call(&r, IN, OK(1000) "abc");
+			for (int i = 0; i < 100 && id < 3; i++)
+				call(&r, IN, "0123456789");
+			packet(&r, OUT, r.seq[OUT] + 10, GET("/early"));
+			if (id > 3)
+				continue;
+			packet(&r, OUT, r.seq[OUT], "0123456789");
+			r.seq[OUT] += 10 + (uint32_t)strlen(GET("/early"));
+			finish_dir(&r, CAPTURE_BOTH, 0);
+		}
+		check_ledger(r.flow);
+		flow_finish(r.flow);
+		ck_assert_uint_ge(flow_stats(r.flow)->connections_total, 299);
+		failed = allocations_left < 0;
+		if (!failed)
+			all = r.messages;
+		else
+			ck_assert_uint_ge(r.messages, 598);
+		rig_done(&r);
+	}
+	flow_realloc = realloc;
+	ck_assert_uint_ge(all, 600);
+}
+END_TEST
+
+START_TEST(freed_unfinished)
+{
+	struct rig r;
+
+	rig_init(&r);
+	call(&r, OUT,
+		GET("/a") GET("/b") "POST /c HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\na");
+	call(&r, IN, OK(9) "abc");
+	r.connection = 2;
+	call(&r, OUT, "GET /d HTT");
+	packet(&r, IN, 77, "ahead");
+	r.log.len = 0;
+	check_ledger(r.flow);
+	ck_assert_uint_gt(flow_stats(r.flow)->bytes_unfinished, 0);
+	flow_free(r.flow);
+	expect(&r, "");
+	buf_done(&r.log);
 }
 END_TEST
 
@@ -1666,6 +1837,7 @@ START_TEST(crowds)
 	struct err err;
 	bool more = true;
 
+	memset(&crowd, 0, sizeof(crowd));
 	crowd.lossy = _i & 2;
 	flow_options_default(&options);
 	ck_assert_int_eq(flow_new(&options, on_crowd, &crowd, &r.flow, &err), 0);
@@ -1798,6 +1970,10 @@ int main(void)
 	tcase_add_test(rest, body_limit);
 	tcase_add_test(rest, memory);
 	tcase_add_test(rest, memory_nested);
+	tcase_add_test(rest, memory_held);
+	tcase_add_test(rest, no_memory);
+	tcase_add_test(rest, freed_unfinished);
+	tcase_add_test(rest, tunnels);
 	tcase_add_test(rest, many_idle);
 	tcase_add_test(rest, bad_records);
 	tcase_add_test(rest, bad_options);
