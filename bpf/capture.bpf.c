@@ -40,6 +40,8 @@ const volatile __u32 directions = 3;
 /* Parameters of tcp_recvmsg: 6 before 5.19 (ec095263a965), which removed nonblock; 4 where addr_len
  * is gone too (7.x). */
 const volatile __u32 recvmsg_params = 5;
+/* Ingress is seen when tcp_recvmsg returns, by kretprobe. */
+const volatile bool by_return = false;
 /* Ingress comes as packets, by cgroup_skb. */
 const volatile bool ingress_packets = false;
 /* Egress cannot see the data of TCP Fast Open in the SYN: count it when the connection is
@@ -1232,6 +1234,13 @@ int kprobe__tcp_recvmsg(struct pt_regs *ctx)
 		.room = BPF_CORE_READ(msg, msg_iter.count),
 	};
 
+	if (!by_return) {
+		/* the update costs more than all the rest: not for what is not wanted */
+		struct conn *c = conn_find(false, (struct sock *)r.sk);
+
+		if (c && c->verdict > V_HTTP)
+			return 0;
+	}
 	/* read both: a chosen address of a register is none that the verifier allows */
 	barrier_var(fourth);
 	barrier_var(fifth);
@@ -1239,6 +1248,27 @@ int kprobe__tcp_recvmsg(struct pt_regs *ctx)
 	buffers_of(false, msg, &r.b);
 	bpf_map_update_elem(&receiving, &thread, &r, BPF_ANY);
 	return 0;
+}
+
+/* What was read of a connection that is not wanted since the last time; by its position: peeking
+ * does not move it. */
+static __always_inline void count_unwanted(struct conn *c, struct sock *sk)
+{
+	struct capture_counters *count = counters_of(CAPTURE_P_INGRESS);
+	u32 copied = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+	s32 bytes = copied - c->next[CAPTURE_INGRESS];
+
+	if (!count || (c->seen[CAPTURE_INGRESS] && bytes <= 0))
+		return;
+	c->next[CAPTURE_INGRESS] = copied;
+	if (!c->seen[CAPTURE_INGRESS]) {
+		/* how much came before is not known: from here on */
+		c->seen[CAPTURE_INGRESS] = 1;
+		return;
+	}
+	count->calls++;
+	count->seen += bytes;
+	unwanted(count, c, sk, bytes);
 }
 
 /*
@@ -1249,9 +1279,15 @@ SEC("kprobe/tcp_cleanup_rbuf")
 int BPF_KPROBE(kprobe__tcp_cleanup_rbuf, struct sock *sk, int copied)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	struct receiving *r = bpf_map_lookup_elem(&receiving, &thread);
+	struct conn *c = conn_find(false, sk);
+	struct receiving *r;
 	struct msghdr *msg;
 
+	if (c && c->verdict > V_HTTP) {
+		count_unwanted(c, sk);
+		return 0;
+	}
+	r = bpf_map_lookup_elem(&receiving, &thread);
 	if (!r || r->sk != (u64)sk || copied < 0)
 		return 0;
 	msg = (struct msghdr *)r->msg;
@@ -1324,7 +1360,7 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 {
 	struct capture_counters *count = counters_of(CAPTURE_P_INGRESS);
 	struct call *call = call_of(CAPTURE_P_INGRESS);
-	u32 off, seq, left, wanted, total, limit, flags = CAPTURE_F_SEQ | CAPTURE_F_PACKET;
+	u32 off, seq, left, wanted, total, limit, flags = CAPTURE_F_SEQ;
 	struct bpf_sock *bsk = skb->sk;
 	struct tcp_sock *tp;
 	struct sock *sk;
@@ -1408,6 +1444,9 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 		flags |= CAPTURE_F_FIRST;
 	}
 	call->waiting = ring_waiting();
+	/* what the socket expects next is in order: what is missing before it will not come */
+	if (seq != tp->rcv_nxt)
+		flags |= CAPTURE_F_PACKET;
 	limit = call_limit(call->waiting);
 	wanted = left < limit ? left : limit;
 	total = left;

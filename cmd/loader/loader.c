@@ -12,6 +12,8 @@
 
 /* Records taken in one turn of the loop, so that signals and scrapes get their turn. */
 #define DRAIN_MAX 65536
+/* Messages after which the writer is told that there are some. */
+#define KICK_EVERY 512
 /* How long messages may take to reach a slow reader at the end. */
 #define FLUSH_MS 5000
 /* How often it is looked whether a missing interface came to be. */
@@ -59,6 +61,9 @@ static void on_message(void *ctx, const struct dump_message *message)
 		wait_for_reader(l, l->spec->output_buffer / 2);
 	/* a full or closed sink counts what it drops */
 	(void)sink_write(l->sink, l->line.data, l->line.len);
+	/* in a long batch the writer must not wait for its end */
+	if (l->seq % KICK_EVERY == 0)
+		sink_kick(l->sink);
 }
 
 static void on_record(void *ctx, const struct capture_record *record, const char *data)

@@ -43,6 +43,7 @@ void flow_options_default(struct flow_options *options);
 #define FLOW_ERROR_HEAD_GAP "bytes of the head are missing"
 #define FLOW_ERROR_BODY_GAP "bytes of the body are missing, and its end cannot be told"
 #define FLOW_ERROR_JUMP	    "the stream continues elsewhere: its end was not seen"
+#define FLOW_ERROR_RETRACTED "it was offered to the socket, but did not leave as a whole"
 #define FLOW_ERROR_HEAD_MAX "the head is longer than the limit"
 #define FLOW_ERROR_MEMORY   "given up unfinished: the buffer memory is used up"
 #define FLOW_ERROR_EVICTED  "given up unfinished: too many connections"

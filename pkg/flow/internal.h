@@ -236,6 +236,8 @@ void pair_take(struct flow *flow, struct conn *c, unsigned dir, struct message *
 void pair_lost(struct flow *flow, struct conn *c, enum stream_role role);
 /* A direction is joined in the middle. */
 void pair_joined(struct flow *flow, struct conn *c);
+/* The last request of this direction never left. */
+void pair_retract(struct flow *flow, struct conn *c, unsigned dir);
 void pair_forget_all(struct flow *flow, struct conn *c);
 void pair_free(struct flow *flow, struct conn *c, struct pending *p);
 

@@ -197,6 +197,21 @@ static void restart(struct flow *flow, struct conn *c, unsigned dir, uint32_t se
 	s->next = seq;
 }
 
+/*
+ * What was taken from seq on was offered to the socket and did not leave; another message came in its place. A whole
+ * message that was offered has been emitted, which cannot be undone; but nobody will answer it.
+ */
+static void retract(struct flow *flow, struct conn *c, unsigned dir, uint32_t seq)
+{
+	struct stream *s = &c->streams[dir];
+
+	if (s->state != STREAM_HEAD)
+		pair_retract(flow, c, dir);
+	message_give_up(flow, c, dir, FLOW_ERROR_RETRACTED);
+	message_start(flow, c, dir, false);
+	s->next = seq;
+}
+
 void order_data(struct flow *flow, struct conn *c, const struct capture_record *record,
 	const char *data, struct when when)
 {
@@ -225,6 +240,9 @@ void order_data(struct flow *flow, struct conn *c, const struct capture_record *
 			message_start(flow, c, dir, first);
 		}
 	}
+	if (unlikely(record->flags & CAPTURE_F_RETRACT) && ahead(p.seq, s->next) < 0 &&
+		message_begins(data, p.captured))
+		retract(flow, c, dir, p.seq);
 	if (unlikely(p.seq != s->next)) {
 		int32_t n = ahead(p.seq, s->next);
 

@@ -66,6 +66,22 @@ void pair_forget_all(struct flow *flow, struct conn *c)
 	}
 }
 
+void pair_retract(struct flow *flow, struct conn *c, unsigned dir)
+{
+	struct pending **at = &c->first, *before = NULL, *last = c->last;
+
+	if (!last || last->direction != dir)
+		return;
+	while (*at != last) {
+		before = *at;
+		at = &before->next;
+	}
+	*at = NULL;
+	c->last = before;
+	c->n_pending--;
+	pair_free(flow, c, last);
+}
+
 /* A request that cannot be remembered. Those before it are forgotten as well: the order is what
  * counts. */
 static void forget_this_too(struct flow *flow, struct conn *c)

@@ -276,6 +276,7 @@ static int configure(
 		snprintf((char *)skel->rodata->interfaces[i], sizeof(skel->rodata->interfaces[i]),
 			"%s", o->interfaces[i]);
 	skel->rodata->recvmsg_params = facts_of_kernel()->recvmsg_params;
+	skel->rodata->by_return = plan->ingress == PROBE_KRETPROBE;
 	skel->rodata->ingress_packets = plan->ingress == PROBE_CGROUP_SKB;
 	skel->rodata->count_fastopen = plan->egress == PROBE_TRACEPOINT;
 	r = bpf_map__set_max_entries(skel->maps.ring, (uint32_t)ring);
