@@ -426,7 +426,11 @@ static struct json_object *parse_line(const char *line)
 	struct json_tokener *tok = json_tokener_new();
 	struct json_object *object;
 
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	/* Not STRICT: json-c 0.18 then refuses every byte of 0x80 and more (its issue 892). What
+	 * STRICT is wanted for here: */
+	json_tokener_set_flags(tok, JSON_TOKENER_VALIDATE_UTF8);
+	for (const char *p = line; *p && *p != '\n'; p++)
+		ck_assert_int_ge((unsigned char)*p, ' ');
 	ck_assert_uint_gt(strlen(line), 2);
 	ck_assert_ptr_eq(strchr(line, '\n'), line + strlen(line) - 1);
 	object = json_tokener_parse_ex(tok, line, (int)strlen(line) - 1);
