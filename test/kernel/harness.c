@@ -612,7 +612,11 @@ char *loader_quiet_metrics(void)
 
 	for (;;) {
 		int status;
-		char *page = http_get(TELEMETRY_PORT, "/metrics", true, &status);
+		char *page;
+
+		/* a page is served for 100 ms */
+		sleep_ms(150);
+		page = http_get(TELEMETRY_PORT, "/metrics", true, &status);
 
 		if (status == 200 && metric(page, "ebpfdump_ring_waiting_bytes", "") == 0 &&
 			metric(page, "ebpfdump_records_submitted_total", "") ==
@@ -630,7 +634,6 @@ char *loader_quiet_metrics(void)
 			return page;
 		}
 		free(page);
-		sleep_ms(150);
 	}
 }
 
