@@ -36,7 +36,8 @@ struct dump_message {
 	enum dump_direction direction;
 	uint64_t time_ns;  /* wall-clock time at which the first byte passed the hook */
 	uint64_t seq;	   /* number of this message among those the loader emitted */
-	const char *bytes; /* what head's slices are relative to */
+	const char *bytes; /* what head's slices are relative to; not NULL. The first head->size of
+			      them may all be read */
 	const struct http_head *head;
 	struct span body;    /* decoded payload: at most the body limit of it, gaps left out */
 	uint64_t body_bytes; /* full length of the payload that passed, gaps included */
@@ -55,33 +56,42 @@ struct dump_format {
 	const char *node; /* NUL-terminated; "" if unknown: the key is written all the same */
 	size_t line_max;  /* longest JSON line with its newline; the default is 16384, container
 			     runtimes' limit */
-	bool colour;	  /* text only */
+	bool colour;	  /* dump_text() only */
 };
 
-/* Longest possible default line: `containerd` splits a log line at 16 KiB. */
+/* The default of line_max: `containerd` splits a log line at 16 KiB. */
 #define DUMP_LINE_MAX 16384
 /* The smallest line_max that dump_json() can honour: all fixed keys with values cut to nothing. */
 #define DUMP_LINE_MIN 2048
 
 /*
  * Appends the message as one line of JSON and '\n'. Always valid JSON and valid UTF-8, whatever the
- * bytes. At most format->line_max: the body is cut first ("body_truncated": true), then header
- * values are shortened, then headers and other long values left out ("headers_truncated": true).
- * Returns 0, or -ENOMEM/-ENOBUFS from out (then out is as before).
+ * bytes; control characters (C0, DEL, C1) only as escapes. Returns 0, or -ENOMEM/-ENOBUFS from out
+ * (then out is as before). It is quickest if out can hold format->line_max and 512 bytes more.
+ *
+ * The line has at most format->line_max bytes (DUMP_LINE_MIN, if that is more). One that would be
+ * longer is cut in this order:
+ *  - the body ("body_truncated": true), in whole characters, base64 in whole groups of four;
+ *  - header values and other long texts (path, method, node, ...), the longest first
+ *    ("headers_truncated": true, for any of them);
+ *  - headers are left out, the last ones first, those with a very long name before.
  *
  * Header names are written as `User-Agent` whatever their case on the wire; repeated ones collect
- * in one list in order. Text that is not valid UTF-8 (path, header values) is taken as Latin-1. The
- * body is text if it is valid UTF-8 (a sequence cut by the body limit does not count) without
- * control characters other than tab, LF, CR, VT, FF, BS and ESC; else base64 with "body_encoding":
+ * in one list in order. Each line end in a value, with the blanks behind it, becomes one space.
+ * Text that is not valid UTF-8 (any but the body) is taken as Latin-1. The body is text if it is
+ * valid UTF-8 (a sequence cut by the body limit does not count, and is left off) without control
+ * characters other than tab, LF, CR, VT, FF, BS and ESC; else base64 with "body_encoding":
  * "base64".
  */
 int dump_json(const struct dump_format *format, const struct dump_message *message,
 	struct buf *out) MUST_CHECK;
 
 /*
- * Appends the message as one line for people: local time (hh:mm:ss.mmm), direction arrow, client ->
- * server, then method, host and path, or status, what it answers, size and latency. Control
- * characters never reach the terminal.
+ * Appends the message as one line for people: local time (hh:mm:ss.mmm), ↑ sent or ↓ received by
+ * this machine, client → server of a request and client ← server of a response, status, method,
+ * host and path (of a response: what it answers), size, latency, what is wrong, process. Control
+ * characters and those that turn the direction of writing never reach the terminal. Long texts are
+ * cut, a line is shorter than 2500 bytes. -ENOMEM/-ENOBUFS from out (then out is as before).
  */
 int dump_text(const struct dump_format *format, const struct dump_message *message,
 	struct buf *out) MUST_CHECK;

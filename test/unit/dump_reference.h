@@ -57,6 +57,7 @@ static inline struct ref_message *ref_new(enum http_kind kind)
 	struct ref_message *r = calloc(1, sizeof(*r));
 
 	r->fields = calloc(REF_FIELDS, sizeof(*r->fields));
+	r->bytes = malloc(1);
 	r->conn = (struct dump_conn){
 		.local = {.ip = "10.0.0.1", .ip_len = 8, .port = 50000},
 		.remote = {.ip = "10.0.0.2", .ip_len = 8, .port = 80},
@@ -363,7 +364,8 @@ static inline struct json_object *ref_parse(const char *line, size_t len)
 			return NULL;
 	}
 	tokener = json_tokener_new();
-	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	/* not STRICT: json-c 0.18 then refuses every byte of 0x80 and more (its issue 892) */
+	json_tokener_set_flags(tokener, JSON_TOKENER_VALIDATE_UTF8);
 	o = json_tokener_parse_ex(tokener, line, (int)len - 1);
 	if (json_tokener_get_error(tokener) != json_tokener_success ||
 		json_tokener_get_parse_end(tokener) != len - 1) {
