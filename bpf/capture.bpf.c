@@ -1052,9 +1052,17 @@ int BPF_KPROBE(kprobe__tcp_sendmsg, struct sock *sk, struct msghdr *msg)
 	return look_at_sent(false, sk, msg);
 }
 
+/*
+ * Once per pass of tcp_sendmsg_locked's loop. A pass that will find no room (no space in the last
+ * segment, and too much memory queued for another) accepts nothing: the call waits and the next
+ * pass is seen, or it fails.
+ */
 SEC("tp_btf/tcp_sendmsg_locked")
-int BPF_PROG(tp_btf__tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg)
+int BPF_PROG(tp_btf__tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb,
+	int size_goal)
 {
+	if (sk->sk_wmem_queued >= sk->sk_sndbuf && (!skb || (int)skb->len >= size_goal))
+		return 0;
 	return sent(sk, msg);
 }
 

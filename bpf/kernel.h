@@ -80,10 +80,16 @@ struct dst_entry {
 	struct net_device *dev;
 };
 
+struct sk_buff {
+	unsigned int len;
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	struct dst_entry *sk_dst_cache;
 	int sk_err;
+	int sk_wmem_queued;
+	int sk_sndbuf;
 	/* since 5.6 a plain byte; before, a bit field that nothing here reads */
 	u8 sk_shutdown;
 };
