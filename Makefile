@@ -147,6 +147,13 @@ test: ## install what is missing, and run everything (SUITES='unit lint' for som
 	@hack/mounts.sh
 	@test/run.sh $(SUITES)
 
+docs: all ## write the generated part of docs/REFERENCE.md
+	@hack/reference.sh $(B)/ebpfdump-loader docs/REFERENCE.md >$(B)/REFERENCE.md && mv $(B)/REFERENCE.md docs/REFERENCE.md
+
+check-docs: all
+	@hack/reference.sh $(B)/ebpfdump-loader docs/REFERENCE.md | diff docs/REFERENCE.md - || \
+		{ echo 'not ok docs/REFERENCE.md is not what the loader says: make docs'; exit 1; }
+
 format: ## format the sources
 	clang-format -i $(shell git ls-files '*.c' '*.h')
 
@@ -161,6 +168,6 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
 
-.PHONY: all run demo install unit fuzz test format lint clean help
+.PHONY: all run demo install unit fuzz test docs check-docs format lint clean help
 -include $(LIB_OBJ:.o=.d) $(patsubst %,$(B)/%.d,$(basename $(wildcard cmd/*/*.c test/*/*.c)))
 -include $(patsubst %.c,$(FUZZ_B)/%.d,$(FUZZ_SRC) $(FUZZ_LIB_SRC))

@@ -45,12 +45,13 @@ suite() { # NAME COMMAND...
 	fi
 }
 
-all=(lint build unit unit-san unit-tsan clang replay builds trixie native fuzz matrix)
+all=(lint build docs unit unit-san unit-tsan clang replay builds trixie native fuzz matrix)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for s in "$@"; do
 	case $s in
 	lint) suite lint hack/lint.sh ;;
 	build) suite build make -j"$jobs" all ;;
+	docs) suite docs make check-docs ;;
 	unit) suite unit make -j"$jobs" unit ;;
 	unit-san) suite unit-san make -j"$jobs" unit SAN=address,undefined ;;
 	unit-tsan) suite unit-tsan make -j"$jobs" unit SAN=thread UNIT_SRC='test/unit/sink_test.c test/unit/telemetry_test.c' ;;

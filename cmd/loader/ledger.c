@@ -10,6 +10,7 @@
  */
 #include "cmd/loader/loader.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -33,7 +34,8 @@ static void kernel_side(struct loader *l, struct metrics *m)
 {
 	struct probe_counters c = {0};
 
-	if (!l->probe || probe_counters(l->probe, &c))
+	/* not attached: nothing was seen */
+	if (l->probe && probe_counters(l->probe, &c))
 		return;
 /* One family with a sample for each program. */
 #define EACH(name, help, expression)                                                         \
@@ -229,6 +231,45 @@ void ledger_metrics(void *ctx, struct metrics *m)
 	delivery(l, m);
 	hooks(l, m);
 	process(m);
+}
+
+int ledger_reference(FILE *out)
+{
+	static const struct flow_options tiny = {.max_connections = 1,
+		.head_bytes = 1024,
+		.max_fields = 8,
+		.buffer_bytes = 65536,
+		.max_pending = 1};
+	CLEANUP(buf_done)
+	struct buf text = BUF_INIT(1U << 20);
+	CLEANUP(flow_freep)
+	struct flow *flow = NULL;
+	CLEANUP(sink_freep)
+	struct sink *sink = NULL;
+	const char *interfaces[] = {"eth0"};
+	struct loader l = {.options = {.interfaces = interfaces, .n_interfaces = 1}};
+	struct metrics m = {.out = &text};
+	struct err err = {0};
+	const char *p, *end;
+
+	if (flow_new(&tiny, NULL, NULL, &flow, &err) || sink_new(STDOUT_FILENO, 65536, &sink, &err))
+		return err.code;
+	l.flow = flow;
+	l.sink = sink;
+	ledger_metrics(&l, &m);
+	if (m.error)
+		return m.error;
+	fputs("| metric | type | what |\n| --- | --- | --- |\n", out);
+	if (buf_append(&text, "", 1)) /* for sscanf() */
+		return -ENOMEM;
+	end = text.data + text.len - 1;
+	for (p = text.data; p < end; p += strcspn(p, "\n") + 1) {
+		char name[128], help[512], type[32];
+
+		if (sscanf(p, "# HELP %127s %511[^\n]\n# TYPE %*s %31s", name, help, type) == 3)
+			fprintf(out, "| `%s` | %s | %s |\n", name, type, help);
+	}
+	return 0;
 }
 
 bool ledger_ready(void *ctx, struct buf *out)

@@ -52,5 +52,7 @@ int loader_replay(const struct spec *spec);
 /* What telemetry asks for: ledger.c. */
 void ledger_metrics(void *loader, struct metrics *m);
 bool ledger_ready(void *loader, struct buf *out);
+/* All metrics as a table in Markdown, for docs/REFERENCE.md. -errno. */
+int ledger_reference(FILE *out);
 
 #endif

@@ -23,7 +23,8 @@ int main(int argc, char **argv)
 	}
 	if (spec.reference) {
 		spec_print_reference(stdout);
-		return EXIT_OK;
+		puts("\n## Metrics\n");
+		return ledger_reference(stdout) ? EXIT_FAILED : EXIT_OK;
 	}
 	if (spec.check)
 		return loader_check(&spec);
