@@ -8,6 +8,7 @@ awk -v loader="$1" '
 	!inside {print}
 	/^<!-- generated from here on: make docs -->$/ {
 		inside = 1
-		while ((loader " --reference" | getline line) > 0) print line
+		command = loader " --reference"
+		while ((command | getline line) > 0) print line
 	}
 ' "$2"
