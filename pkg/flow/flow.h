@@ -34,21 +34,20 @@ struct flow_options {
 void flow_options_default(struct flow_options *options);
 
 /*
- * What `error` says of a message for which the HTTP is not to blame; behind the fault of the HTTP
- * and
- * "; " if there is one of these too.
+ * What `error` says of a message when the HTTP is not to blame. If that has a fault as well, it
+ * comes first: "missing or invalid host; the connection ended inside the message".
  */
-#define FLOW_ERROR_ENDED    "the connection ended inside the message"
-#define FLOW_ERROR_RESET    "the connection was reset inside the message"
-#define FLOW_ERROR_HEAD_GAP "bytes of the head are missing"
-#define FLOW_ERROR_BODY_GAP "bytes of the body are missing, and its end cannot be told"
-#define FLOW_ERROR_JUMP	    "the stream continues elsewhere: its end was not seen"
+#define FLOW_ERROR_ENDED     "the connection ended inside the message"
+#define FLOW_ERROR_RESET     "the connection was reset inside the message"
+#define FLOW_ERROR_HEAD_GAP  "bytes of the head are missing"
+#define FLOW_ERROR_BODY_GAP  "bytes of the body are missing, and its end cannot be told"
+#define FLOW_ERROR_JUMP	     "the stream continues elsewhere: its end was not seen"
 #define FLOW_ERROR_RETRACTED "it was offered to the socket, but did not leave as a whole"
-#define FLOW_ERROR_HEAD_MAX "the head is longer than the limit"
-#define FLOW_ERROR_MEMORY   "given up unfinished: the buffer memory is used up"
-#define FLOW_ERROR_EVICTED  "given up unfinished: too many connections"
-#define FLOW_ERROR_EXPIRED  "given up unfinished: the connection was idle for too long"
-#define FLOW_ERROR_STOPPED  "the capture ended inside the message"
+#define FLOW_ERROR_HEAD_MAX  "the head is longer than the limit"
+#define FLOW_ERROR_MEMORY    "given up unfinished: the buffer memory is used up"
+#define FLOW_ERROR_EVICTED   "given up unfinished: too many connections"
+#define FLOW_ERROR_EXPIRED   "given up unfinished: the connection was idle for too long"
+#define FLOW_ERROR_STOPPED   "the capture ended inside the message"
 
 /*
  * All only grow, but those said to be of now. Each captured byte is in exactly one place:

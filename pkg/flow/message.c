@@ -5,9 +5,10 @@
 
 /* A partial head begins with so much room, and takes further bytes by so many: few of those behind
  * its end are copied. */
-#define PARTIAL_FIRST 512
-#define PARTIAL_STEP  2048
-#define BODY_FIRST    512
+#define PARTIAL_FIRST  512
+#define PARTIAL_STEP   2048
+#define BODY_FIRST     512
+#define START_LINE_MAX 8192
 
 /* ---- what is kept of a body ---- */
 
@@ -304,6 +305,21 @@ static bool is_preface(const struct message *m)
 	       span_eq(span_of(m->bytes + m->head.method.off, m->head.method.len), SPAN("PRI"));
 }
 
+/* Whether two readers of such a head may disagree about where the message ends. */
+static bool framing_doubtful(enum http_fault fault)
+{
+	switch (fault) {
+	case HTTP_OK:
+	case HTTP_FAULT_HOST:
+	case HTTP_FAULT_VERSION:
+	case HTTP_FAULT_FOLDING:
+	case HTTP_FAULT_TOO_MANY_FIELDS:
+		return false;
+	default:
+		return true;
+	}
+}
+
 /* The head of m is complete. Finishes it if that is all; else stream->body is ready for its body.
  */
 static void begin(struct flow *flow, struct conn *c, unsigned dir, struct message *m, size_t size)
@@ -317,8 +333,7 @@ static void begin(struct flow *flow, struct conn *c, unsigned dir, struct messag
 	m->head.max_fields = flow->options.max_fields;
 	http_head_parse(m->bytes, size, &m->head);
 	set_role(c, dir, m->head.kind);
-	/* with a fault, the framing is a guess */
-	s->strict = m->head.fault != HTTP_OK;
+	s->strict = framing_doubtful(m->head.fault);
 	if (m->head.kind == HTTP_RESPONSE) {
 		pair_take(flow, c, dir, m);
 		if (m->request)
@@ -504,6 +519,17 @@ static bool partial_append(
 	return true;
 }
 
+/*
+ * Where a message must begin, what no server takes for one is reported all the same (and its fault
+ * named), if it means to be one: its first line is there and ends as that of a request.
+ */
+static bool is_odd_head(const char *p, size_t len)
+{
+	const char *end = memchr(p, '\n', MIN(len, (size_t)START_LINE_MAX));
+
+	return end && memmem(p, (size_t)(end - p), " HTTP/1.", 8);
+}
+
 static size_t take_idle(struct flow *flow, struct conn *c, unsigned dir, const struct when *when,
 	const char *p, size_t len)
 {
@@ -520,7 +546,7 @@ static size_t take_idle(struct flow *flow, struct conn *c, unsigned dir, const s
 		return empty;
 	}
 	looks = looks_like(s, p, len);
-	if (looks == HTTP_LOOKS_OTHER)
+	if (unlikely(looks == HTTP_LOOKS_OTHER && (s->strict || !is_odd_head(p, len))))
 		return skip_all(flow, c, dir, len);
 	size = http_head_end(p, MIN(len, head_max), &scanned);
 	if (likely(size > 0)) {
@@ -639,14 +665,13 @@ void message_gap(struct flow *flow, struct conn *c, unsigned dir, uint64_t n)
 	in_body = http_body_gap(&s->body, n);
 	if (m) {
 		m->body_bytes += in_body;
-		m->gap_bytes += s->body.done || s->body.lost ? in_body : n;
+		/* what is behind the end of the message is not missing in it */
+		m->gap_bytes += s->body.done ? in_body : n;
+		if (s->body.lost && s->body.fault == HTTP_OK)
+			m->error = FLOW_ERROR_BODY_GAP;
 	}
 	if (!s->body.done && !s->body.lost)
 		return;
-	if (m && s->body.lost && s->body.fault == HTTP_OK) {
-		m->gap_bytes += n - in_body;
-		m->error = FLOW_ERROR_BODY_GAP;
-	}
 	body_over(flow, c, dir, m);
 	if (in_body < n)
 		message_lose(flow, c, dir);

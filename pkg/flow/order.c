@@ -198,8 +198,9 @@ static void restart(struct flow *flow, struct conn *c, unsigned dir, uint32_t se
 }
 
 /*
- * What was taken from seq on was offered to the socket and did not leave; another message came in its place. A whole
- * message that was offered has been emitted, which cannot be undone; but nobody will answer it.
+ * What was taken from seq on was offered to the socket and did not leave; another message came in
+ * its place. A whole message that was offered has been emitted, which cannot be undone; but nobody
+ * will answer it.
  */
 static void retract(struct flow *flow, struct conn *c, unsigned dir, uint32_t seq)
 {

@@ -143,6 +143,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		switch (what) {
 		case AROUND:
 			r.seq += (uint32_t)argument;
+			if (argument & 1)
+				r.flags |= CAPTURE_F_RETRACT;
 			break;
 		case NOT_WHOLE:
 			r.length = (uint8_t)argument;

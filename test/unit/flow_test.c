@@ -634,6 +634,14 @@ START_TEST(gap_in_chunks)
 	ck_assert_uint_eq(flow_stats(r.flow)->resyncs, 1);
 	ck_assert_uint_eq(flow_stats(r.flow)->faults, 1);
 	ck_assert_uint_eq(flow_stats(r.flow)->bytes_unparsed, strlen("garbage\r\n0\r\n\r\n"));
+
+	/* the line end behind a chunk costs itself, and nothing else */
+	call(&r, OUT, GET("/d"));
+	call(&r, IN, CHUNKED "3\r\nabc");
+	skip(&r, IN, 2);
+	call(&r, IN, "1\r\nd\r\n0\r\n\r\n");
+	expect(&r, "out GET /d 1 [Host=h]\n"
+		   "in 200 1 [Transfer-Encoding=chunked] body abcd gap 2 for GET /d h\n");
 	rig_done(&r);
 }
 END_TEST
@@ -864,6 +872,48 @@ START_TEST(jumps)
 	r.seq[IN] -= 10;
 	call(&r, IN, "0123456789" OK(1) "z");
 	expect(&r, "in 200 1 [Content-Length=1] body z\n");
+	rig_done(&r);
+}
+END_TEST
+
+/* Offered to a socket that did not accept it; then something else was sent. */
+START_TEST(retracted)
+{
+	const char *post = "POST /c HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nab";
+	struct capture_record rec;
+	const struct flow_stats *s;
+	uint32_t seq;
+	struct rig r;
+
+	rig_init(&r);
+	s = flow_stats(r.flow);
+	call(&r, OUT, GET("/a"));
+	call(&r, IN, OK(0));
+	r.log.len = 0;
+	/* a whole request; in its place the beginning of one with a body; in its place a third */
+	seq = r.seq[OUT];
+	call(&r, OUT, GET("/b"));
+	rec = record_of(&r, OUT, seq, strlen(post));
+	rec.flags |= CAPTURE_F_RETRACT;
+	give(&r, rec, post);
+	rec = record_of(&r, OUT, seq, strlen(GET("/d")));
+	rec.flags |= CAPTURE_F_RETRACT;
+	give(&r, rec, GET("/d"));
+	call(&r, IN, OK(0));
+	expect(&r,
+		"out GET /b 1 [Host=h]\n"
+		"out POST /c 2 [Host=h,Content-Length=9] body ab error " FLOW_ERROR_RETRACTED "\n"
+		"out GET /d 1 [Host=h]\n"
+		"in 200 1 [Content-Length=0] for GET /d h\n");
+	/* the rest of a call, and more: these are the same bytes */
+	r.seq[OUT] = seq + (uint32_t)strlen(GET("/d"));
+	call(&r, OUT, "POST /e HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabcdef");
+	rec = record_of(&r, OUT, r.seq[OUT] - 4, 7);
+	rec.flags |= CAPTURE_F_RETRACT;
+	give(&r, rec, "cdefghi");
+	expect(&r, "out POST /e 2 [Host=h,Content-Length=9] body abcdefghi\n");
+	ck_assert_uint_eq(s->bytes_repeated, 4);
+	ck_assert_uint_eq(s->pending_dropped, 0);
 	rig_done(&r);
 }
 END_TEST
@@ -1151,6 +1201,25 @@ START_TEST(faults)
 	call(&r, OUT, "\001\002\003");
 	call(&r, OUT, GET("/d"));
 	expect(&r, "out GET /d 1 [Host=h]\n");
+	/* no server takes it for a request, but it means to be one */
+	call(&r, OUT, " GET /odd HTTP/1.1\r\nHost: h\r\n\r\n");
+	ck_assert_int_eq(buf_append(&r.log, "", 1), 0);
+	ck_assert_ptr_nonnull(strstr(r.log.data, " error malformed start line\n"));
+	r.log.len = 0;
+	/* where two readers may see different ends, only what is certainly a message begins one */
+	call(&r, OUT,
+		"POST /f HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 12\r\n\r\n"
+		"FOO /g HTTP/1.1\r\nHost: h\r\n\r\n");
+	call(&r, OUT, GET("/h"));
+	ck_assert_int_eq(buf_append(&r.log, "", 1), 0);
+	ck_assert_ptr_nonnull(strstr(r.log.data, "out POST /f 3 "));
+	ck_assert_ptr_null(strstr(r.log.data, "FOO"));
+	ck_assert_ptr_nonnull(strstr(r.log.data, "out GET /h 1 [Host=h]\n"));
+	r.log.len = 0;
+	/* a missing Host leaves no doubt about the end */
+	call(&r, OUT, "FOO /i HTTP/1.1\r\n\r\nBAR /j HTTP/1.1\r\n\r\n");
+	expect(&r, "out FOO /i 0 error missing or invalid host\n"
+		   "out BAR /j 0 error missing or invalid host\n");
 	/* two faults in one */
 	call(&r, OUT, "POST /e HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc");
 	finish_dir(&r, CAPTURE_BOTH, 0);
@@ -1957,6 +2026,7 @@ int main(void)
 	tcase_add_test(rest, hold_many);
 	tcase_add_test(rest, hold_end);
 	tcase_add_test(rest, jumps);
+	tcase_add_test(rest, retracted);
 	tcase_add_test(rest, middle);
 	tcase_add_test(rest, pair_limit);
 	tcase_add_test(rest, pair_long);
