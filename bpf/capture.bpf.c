@@ -76,9 +76,8 @@ struct {
 } counters SEC(".maps");
 
 /*
- * Connections that user space wants no more of (a tunnel, say): the id at index id %
- * CAPTURE_IGNORE_SLOTS. Direct-mapped: a later one may push an earlier one out, which is then asked
- * for again.
+ * Connections that user space wants no more of (a tunnel, say): the id at CAPTURE_IGNORE_SLOT(id).
+ * Direct-mapped: a later one may push an earlier one out, which is then asked for again.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -721,7 +720,7 @@ static __always_inline bool refused(const struct conn *c, u32 direction)
 
 static __always_inline bool ignored(struct capture_counters *count, struct conn *c)
 {
-	u32 slot = c->id % CAPTURE_IGNORE_SLOTS;
+	u32 slot = CAPTURE_IGNORE_SLOT(c->id);
 	u64 *id = bpf_map_lookup_elem(&ignore, &slot);
 
 	if (!id || *id != c->id)

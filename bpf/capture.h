@@ -145,8 +145,10 @@ struct capture_owner {
 	char comm[16];
 };
 
-/* Entries of the map `ignore`; a power of two. */
-#define CAPTURE_IGNORE_SLOTS 65536
+/* Entries of the map `ignore`, and the one of a connection: ids count up for each CPU and program,
+ * so they are mixed. */
+#define CAPTURE_IGNORE_SLOTS	65536
+#define CAPTURE_IGNORE_SLOT(id) ((__u32)((id)*0x9e3779b97f4a7c15ULL >> 48))
 
 /* The most --interface names. */
 #define CAPTURE_INTERFACES_MAX 16

@@ -574,8 +574,7 @@ int probe_fd(const struct probe *p)
 
 void probe_ignore(struct probe *p, uint64_t connection)
 {
-	__atomic_store_n(
-		&p->ignore[connection % CAPTURE_IGNORE_SLOTS], connection, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->ignore[CAPTURE_IGNORE_SLOT(connection)], connection, __ATOMIC_RELAXED);
 }
 
 /* Packets come in no process's name: who reads them is in a map by now, most times. */
