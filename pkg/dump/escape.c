@@ -2,8 +2,8 @@
 #include "pkg/dump/escape.h"
 
 /*
- * What becomes of a byte: itself, a backslash and this letter, \u00XX ('u'), or not ASCII: the
- * text's encoding decides ('x').
+ * What becomes of a byte: itself, a backslash and this letter, \u00XX ('u'), or
+ * not ASCII: the text's encoding decides ('x').
  */
 static const char escape_of[256] = {
 	[0x00 ... 0x07] = 'u',
@@ -65,7 +65,8 @@ static bool find_encoding(struct text *t, const char *p)
 	return true;
 }
 
-/* A line end, if one is at p: the end of it and of the blanks behind it; else NULL. */
+/* A line end, if one is at p: the end of it and of the blanks behind it; else
+ * NULL. */
 static const char *fold_end(const struct text *t, const char *p)
 {
 	if (*p == '\r' && p + 1 < t->end && p[1] == '\n')
@@ -78,8 +79,8 @@ static const char *fold_end(const struct text *t, const char *p)
 }
 
 /*
- * One character that needs more than a copy, at t->p. Returns the new end; NULL: there is no room,
- * or the text is not text.
+ * One character that needs more than a copy, at t->p. Returns the new end;
+ * NULL: there is no room, or the text is not text.
  */
 static char *put_special(struct text *t, char *d, const char *stop)
 {
@@ -141,9 +142,10 @@ static char *put_special(struct text *t, char *d, const char *stop)
 }
 
 /*
- * A block with specials, at t->p: does it as far as they are a backslash and a letter (the quotes
- * of a JSON body). The marks stay valid while the rest of the block moves on, so nothing is
- * searched twice. Needs two blocks of text and three of room.
+ * A block with specials, at t->p: does it as far as they are a backslash and a
+ * letter (the quotes of a JSON body). The marks stay valid while the rest of
+ * the block moves on, so nothing is searched twice. Needs two blocks of text
+ * and three of room.
  */
 static char *put_quotes(struct text *t, char *d, unsigned special)
 {
@@ -173,37 +175,46 @@ static char *put_quotes(struct text *t, char *d, unsigned special)
 	return d;
 }
 
-/* One block, up to its first special or the end of the text or the room. */
-static char *put_block(struct text *t, char *d, const char *stop)
+/* Blocks, up to the first special that put_quotes() leaves, or the end of the
+ * text or the room. */
+static char *put_blocks(struct text *t, char *d, const char *stop)
 {
-	size_t left = (size_t)(t->end - t->p), room = (size_t)(stop - d), n;
-	char block[ESCAPE_BLOCK] = {0};
-	const char *p = t->p;
-	unsigned special;
+	while (t->p < t->end) {
+		size_t left = (size_t)(t->end - t->p), room = (size_t)(stop - d), n;
+		char block[ESCAPE_BLOCK] = {0};
+		const char *p = t->p;
+		unsigned special;
 
-	if (t->readable - p < ESCAPE_BLOCK) {
-		memcpy(block, p, MIN(left, sizeof(block)));
-		p = block;
+		if (unlikely(t->readable - p < ESCAPE_BLOCK)) {
+			memcpy(block, p, MIN(left, sizeof(block)));
+			p = block;
+		}
+		special = escape_copy(d, p);
+		if (t->kind == TEXT_NAME)
+			escape_name_case(d, p, t->p > t->begin ? t->p[-1] : '-');
+		else if (special && left >= 2 * ESCAPE_BLOCK && room >= 3 * ESCAPE_BLOCK) {
+			d = put_quotes(t, d, special);
+			if (t->p == p + ESCAPE_BLOCK)
+				continue;
+			return d;
+		}
+		if (!special && left >= ESCAPE_BLOCK && room >= ESCAPE_BLOCK) {
+			t->p += ESCAPE_BLOCK;
+			d += ESCAPE_BLOCK;
+			continue;
+		}
+		n = (size_t)__builtin_ctz(special | 1u << ESCAPE_BLOCK);
+		n = MIN(n, MIN(left, room));
+		t->p += n;
+		return d + n;
 	}
-	special = escape_copy(d, p);
-	if (t->kind == TEXT_NAME)
-		escape_name_case(d, p, t->p > t->begin ? t->p[-1] : '-');
-	else if (special && left >= 2 * ESCAPE_BLOCK && room >= 3 * ESCAPE_BLOCK)
-		return put_quotes(t, d, special);
-	n = (size_t)__builtin_ctz(special | 1u << ESCAPE_BLOCK);
-	n = MIN(n, MIN(left, room));
-	t->p += n;
-	return d + n;
+	return d;
 }
 
 char *escape(struct text *t, char *d, char *stop)
 {
 	while (t->p < t->end) {
-		/* Names are few and short, and need to know what was before. */
-		if (t->kind != TEXT_NAME)
-			d = escape_plain(&t->p, t->end, t->readable, TEXT_LINE, d, stop);
-		if (t->p < t->end)
-			d = put_block(t, d, stop);
+		d = put_blocks(t, d, stop);
 		while (t->p < t->end && escape_of[byte(t->p)]) {
 			char *next = put_special(t, d, stop);
 
@@ -277,8 +288,9 @@ int escape_compare_names(struct span a, struct span b)
 	struct decoder x, y;
 	int c, d;
 
-	/* Equal blocks are skipped in large steps, so that long names that differ at their ends
-	 * cost little. Only ASCII: behind other bytes the encoding matters. */
+	/* Equal blocks are skipped in large steps, so that long names that differ at
+	 * their ends cost little. Only ASCII: behind other bytes the encoding
+	 * matters. */
 	for (; len - same >= 8; same += 8) {
 		uint64_t v, w;
 
