@@ -147,17 +147,22 @@ static inline void put_text(
 	struct writer *w, struct span s, enum text_kind kind, const char *readable, size_t limit)
 {
 	size_t room = (size_t)(w->end - w->p);
-	struct text t;
+	const char *p = s.p, *end;
 	char *d;
 
 	if (s.len == 0)
 		return;
-	t = text_of(s, kind, readable);
-	d = escape_plain(&t.p, t.end, t.readable, kind, w->p, w->p + MIN(room, limit));
-	if (likely(t.p == t.end))
+	end = s.p + s.len;
+	readable = MAX(readable, end);
+	d = escape_plain(&p, end, readable, kind, w->p, w->p + MIN(room, limit));
+	if (likely(p == end)) {
 		w->p = d;
-	else
+	} else {
+		struct text t = text_of(s, kind, readable);
+
+		t.p = p;
 		put_text_rest(w, t, d, limit);
+	}
 }
 
 static inline void put_line(struct writer *w, struct span s)
