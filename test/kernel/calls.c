@@ -754,6 +754,28 @@ static void check_failed_sends(void)
 }
 
 /*
+ * A hook at the entry of tcp_sendmsg cannot know what the socket will accept. Where a process
+ * offers something else after a refusal, the sender's end shows what was offered as well
+ * (docs/ARCHITECTURE.md); what was sent last is right again. The receiver's end is exact. Returns
+ * false where that holds for this run, after having compared it.
+ */
+static bool knows_accepted(const struct conn *k, int requests)
+{
+	if (loader()->egress == HOOK_TRACEPOINT)
+		return true;
+	gather_any(k, &seen);
+	EXPECT(seen.n[REQ_IN] == requests, "%d requests received instead of %d", seen.n[REQ_IN],
+		requests);
+	EXPECT(seen.n[REQ_OUT] >= requests, "%d requests sent instead of %d or more",
+		seen.n[REQ_OUT], requests);
+	for (int v = REQ_OUT; v <= REQ_IN; v++)
+		if (seen.n[v] > 0)
+			compare(k, (enum view)v, seen.m[v][seen.n[v] - 1],
+				&(struct want){.method = "GET", .path = "/after", .body = ""});
+	return false;
+}
+
+/*
  * The buffer is full, so a request is refused with EAGAIN; then something else is sent in its
  * place. What was refused never was on the wire.
  */
@@ -787,7 +809,7 @@ static void check_refused_send(void)
 	ok = ok && send_all(k.s, resp.p, resp.n) && recv_same(k.c, resp.p, resp.n) &&
 	     exchange_plain(&k, "/after");
 	conn_close(&k);
-	if (ok && gather(&k, 2, 2, &seen)) {
+	if (ok && knows_accepted(&k, 2) && gather(&k, 2, 2, &seen)) {
 		compare_all(&k, &seen, 0,
 			&(struct want){.method = "PUT",
 				.path = "/fill",
@@ -836,7 +858,7 @@ static void check_refused_request(void)
 	if (!ok)
 		return;
 	EXPECT(count + 1 < (int)ARRAY_SIZE(seen.m[0]), "%d requests fit", count);
-	if (!gather(&k, count + 1, 1, &seen))
+	if (!knows_accepted(&k, count + 1) || !gather(&k, count + 1, 1, &seen))
 		return;
 	for (int i = 0; i <= count; i++)
 		compare_all(&k, &seen, i,
