@@ -52,11 +52,51 @@ struct dump_message {
 	uint64_t latency_us; /* first byte of the request to first byte of the response */
 };
 
+#define DUMP_REDACT_MAX	     16
+#define DUMP_REDACT_NAME_MAX 64
+/* "redacted:" and 16 hexadecimal digits, lower-case. */
+#define DUMP_REDACTED_LEN 25
+
+/*
+ * Headers whose values are written as dump_redact() makes them. The key is the process's own, so
+ * equal values can be told from different ones within one run, and nothing else can be told. An
+ * empty value stays empty. Neither the body nor the path is redacted.
+ */
+struct dump_redaction {
+	struct span names[DUMP_REDACT_MAX];
+	uint32_t count;
+	bool host;	  /* Host is among them: it is also redacted where it stands elsewhere */
+	uint64_t lengths; /* bit n: a name has n bytes, modulo 64 */
+	uint64_t key[2];
+};
+
+/*
+ * The names (1..DUMP_REDACT_NAME_MAX bytes each, at most DUMP_REDACT_MAX of them, any case) stay
+ * the caller's. key: two words, for tests; NULL: from getrandom(2). -EINVAL, or a negative errno of
+ * getrandom().
+ */
+int dump_redaction_init(struct dump_redaction *r, const char *const *names, uint32_t count,
+	const uint64_t *key) MUST_CHECK;
+
+enum dump_redact {
+	DUMP_REDACT_NOTHING,
+	DUMP_REDACT_VALUE,
+	/* A line in which something else than a colon follows the name, as in "Cookie a=b": what
+	 * the parser takes for its name is redacted, too. */
+	DUMP_REDACT_ALL,
+};
+
+enum dump_redact dump_redaction_match(const struct dump_redaction *r, struct span name);
+
+/* Writes the keyed hash of the value, as it was on the wire. */
+void dump_redact(const struct dump_redaction *r, struct span value, char out[DUMP_REDACTED_LEN]);
+
 struct dump_format {
 	const char *node; /* NUL-terminated; "" if unknown: the key is written all the same */
 	size_t line_max;  /* longest JSON line with its newline; the default is 16384, container
 			     runtimes' limit */
-	bool colour;	  /* dump_text() only */
+	const struct dump_redaction *redaction; /* NULL: nothing is redacted */
+	bool colour;				/* dump_text() only */
 };
 
 /* The default of line_max: `containerd` splits a log line at 16 KiB. */

@@ -18,6 +18,8 @@
 #define FIXED_MAX 1536
 /* What a header takes beside its name and value: "":[""], */
 #define FIELD_MAX 8
+/* What redaction may add to a header, in bytes that may become ESCAPE_MAX: a name and a value. */
+#define REDACTED_MAX ((2 * DUMP_REDACTED_LEN + ESCAPE_MAX - 1) / ESCAPE_MAX)
 /* Values are not shortened below this; if that does not do, headers are left out. */
 #define VALUE_MIN 32
 /* Headers up to this number are grouped without an allocation. */
@@ -46,7 +48,9 @@ struct writer {
 	const struct dump_format *format;
 	const struct dump_message *m;
 	struct plan plan;
-	struct sizes *sizes; /* collected if not NULL */
+	uint64_t redact_lengths; /* bit n: a name of n bytes, modulo 64, may be one to redact */
+	bool redact_names;	 /* there may be names that are more than a name */
+	struct sizes *sizes;	 /* collected if not NULL */
 	char *start;
 	size_t room; /* for the line */
 	char *p;
@@ -328,12 +332,52 @@ static int groups_init(struct groups *g, const struct dump_message *m)
 	return 0;
 }
 
-static inline void put_value(struct writer *w, uint32_t field)
+static void begin_redaction(struct writer *w)
+{
+	const struct dump_redaction *r = w->format->redaction;
+	/* All names of a head without a fault are tokens. */
+	bool odd = r && w->m->head->fault != HTTP_OK;
+
+	w->redact_lengths = !r ? 0 : odd ? UINT64_MAX : r->lengths;
+	w->redact_names = odd;
+}
+
+static __attribute__((noinline)) void put_redacted(struct writer *w, struct span s, size_t limit)
+{
+	char text[DUMP_REDACTED_LEN];
+
+	if (s.len == 0)
+		return;
+	dump_redact(w->format->redaction, s, text);
+	put_text(w, span_of(text, sizeof(text)), TEXT_LINE, NULL, limit);
+}
+
+static enum dump_redact redact(const struct writer *w, uint32_t field)
+{
+	return dump_redaction_match(w->format->redaction, name_of(w->m, field));
+}
+
+static inline void put_name(struct writer *w, uint32_t field)
 {
 	const struct dump_message *m = w->m;
 
-	put_text(w, slice(m, m->head->fields[field].value), TEXT_VALUE, m->bytes + m->head->size,
-		w->plan.value);
+	if (unlikely(w->redact_names) && redact(w, field) == DUMP_REDACT_ALL)
+		put_redacted(w, name_of(m, field), NO_LIMIT);
+	else
+		put_text(w, name_of(m, field), TEXT_NAME, m->bytes + m->head->size, NO_LIMIT);
+}
+
+static inline void put_value(struct writer *w, uint32_t field)
+{
+	const struct dump_message *m = w->m;
+	const struct http_field *f = &m->head->fields[field];
+
+	if (unlikely(w->redact_lengths >> f->name.len % 64 & 1) &&
+		redact(w, field) != DUMP_REDACT_NOTHING)
+		put_redacted(w, slice(m, f->value), w->plan.value);
+	else
+		put_text(
+			w, slice(m, f->value), TEXT_VALUE, m->bytes + m->head->size, w->plan.value);
 }
 
 /* The further values of a header that occurs again. */
@@ -358,13 +402,12 @@ static void put_repeated(struct writer *w, const struct groups *g, uint32_t fiel
 
 static inline void put_field(struct writer *w, const struct groups *g, uint32_t field, bool first)
 {
-	const struct dump_message *m = w->m;
 	char *d = want(w, FIELD_MAX);
 
 	if (!first)
 		*d++ = ',';
 	w->p = PUT(d, "\"");
-	put_text(w, name_of(m, field), TEXT_NAME, m->bytes + m->head->size, NO_LIMIT);
+	put_name(w, field);
 	w->p = PUT(want(w, FIELD_MAX), "\":[\"");
 	put_value(w, field);
 	if (g->any)
@@ -557,7 +600,10 @@ static void put_request(struct writer *w)
 	w->p = PUT(want(w, 16), "\",\"path\":\"");
 	put_line(w, m->request_path);
 	w->p = PUT(want(w, 16), "\",\"host\":\"");
-	put_line(w, m->request_host);
+	if (w->format->redaction && w->format->redaction->host)
+		put_redacted(w, m->request_host, w->plan.text);
+	else
+		put_line(w, m->request_host);
 	w->p = PUT(want(w, 16), "\"}");
 }
 
@@ -674,6 +720,8 @@ static size_t line_bound(const struct dump_format *format, const struct dump_mes
 
 	for (uint32_t i = 0; i < head->n_fields; i++)
 		bytes += head->fields[i].name.len + head->fields[i].value.len + FIELD_MAX;
+	if (format->redaction)
+		bytes += (head->n_fields + 1) * (size_t)REDACTED_MAX;
 	bytes += strlen(format->node) + (m->error ? strlen(m->error) : 0) + m->request_method.len +
 		 m->request_path.len + m->request_host.len;
 	return FIXED_MAX + bytes * ESCAPE_MAX;
@@ -698,6 +746,7 @@ static int append_line(const struct dump_format *format, const struct dump_messa
 	w.format = format;
 	w.m = message;
 	w.sizes = NULL;
+	begin_redaction(&w);
 	w.start = out->data + out->len;
 	w.room = room;
 	size = write_line(&w, &no_plan, &groups);

@@ -30,6 +30,7 @@
 #define DIM    "2"
 
 struct line {
+	const struct dump_redaction *redaction; /* NULL: hosts are shown */
 	bool colour;
 	size_t columns;
 	size_t len;
@@ -222,7 +223,12 @@ static void put_method(struct line *l, struct span method)
 static void put_target(struct line *l, struct span host, struct span target)
 {
 	bool asterisk = span_eq(target, SPAN("*"));
+	char redacted[DUMP_REDACTED_LEN];
 
+	if (l->redaction && host.len > 0) {
+		dump_redact(l->redaction, host, redacted);
+		host = span_of(redacted, sizeof(redacted));
+	}
 	/* An absolute target and that of CONNECT name the host themselves. */
 	if (target.len == 0 || target.p[0] == '/' || asterisk)
 		put_wire(l, host, HOST_MAX);
@@ -348,6 +354,7 @@ int dump_text(const struct dump_format *format, const struct dump_message *messa
 {
 	struct line l;
 
+	l.redaction = format->redaction && format->redaction->host ? format->redaction : NULL;
 	l.colour = format->colour;
 	l.columns = l.len = 0;
 	put_time(&l, message->time_ns);

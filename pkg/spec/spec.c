@@ -27,6 +27,10 @@ static const char *const outputs[] = {"auto", "json", "text", NULL};
 static const char *const log_levels[] = {"error", "warn", "info", "debug", NULL};
 static const char *const hooks[] = {"auto", "fentry", "kprobe", "tracepoint", NULL};
 
+/* What proves who somebody is. */
+static const char *const credentials[] = {
+	"Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Api-Key", NULL};
+
 #define FIELD(name) .offset = offsetof(struct spec, name)
 
 static const struct spec_option table[] = {
@@ -39,9 +43,8 @@ static const struct spec_option table[] = {
 		.max = 15,
 		.group = GROUP_CAPTURE,
 		.help = "Only connections whose traffic is carried by this network device, as it "
-			"is "
-			"named in the socket's own network namespace (lo, eth0). Repeatable. None "
-			"given: all.",
+			"is named in the socket's own network namespace (lo, eth0). Repeatable. "
+			"None given: all.",
 		FIELD(interfaces),
 	},
 	{
@@ -78,6 +81,22 @@ static const struct spec_option table[] = {
 		FIELD(body_bytes),
 	},
 	{
+		.flag = "redact",
+		.path = "spec.redactHeaders",
+		.type = SPEC_NAMES,
+		.value = "NAME",
+		.min = 1,
+		.max = 64,
+		.name = SPEC_NAME_HEADER,
+		.names = credentials,
+		.group = GROUP_CAPTURE,
+		.help = "Headers whose values are replaced by a hash, with a key that each start "
+			"draws anew: it tells equal values from different ones, and nothing else. "
+			"Bodies and paths are not redacted. Repeatable; what is given holds "
+			"instead of the default. none: nothing is redacted.",
+		FIELD(redact),
+	},
+	{
 		.flag = "output",
 		.type = SPEC_CHOICE,
 		.value = "FORMAT",
@@ -109,8 +128,7 @@ static const struct spec_option table[] = {
 		.max = GIB,
 		.group = GROUP_OUTPUT,
 		.help = "Buffer for a slow reader of standard output; when it is full, messages "
-			"are "
-			"dropped and counted. At least twice --line-bytes.",
+			"are dropped and counted. At least twice --line-bytes.",
 		FIELD(output_buffer),
 	},
 	{
@@ -141,8 +159,7 @@ static const struct spec_option table[] = {
 		.max = 300,
 		.group = GROUP_OUTPUT,
 		.help = "Where /healthz, /readyz and /metrics are served. An IPv6 address stands "
-			"in "
-			"brackets; no host: all addresses; port 0: any. Empty: not served.",
+			"in brackets; no host: all addresses; port 0: any. Empty: not served.",
 		FIELD(listen),
 	},
 	{
@@ -190,8 +207,7 @@ static const struct spec_option table[] = {
 		.max = SECONDS,
 		.group = GROUP_KERNEL,
 		.help = "The ring buffer is emptied at least so often. Longer: fewer wake-ups, "
-			"later "
-			"lines.",
+			"later lines.",
 		FIELD(poll_interval_ms),
 	},
 	{
@@ -249,8 +265,7 @@ static const struct spec_option table[] = {
 		.max = 4096,
 		.group = GROUP_LIMITS,
 		.help = "Requests without a response yet that are remembered per connection, to "
-			"say "
-			"what a response answers.",
+			"say what a response answers.",
 		FIELD(pending),
 	},
 	{
@@ -448,9 +463,15 @@ static const char *allowed_text(const struct spec_option *o, struct text *out)
 		add(out, " bytes");
 		break;
 	case SPEC_NAMES:
-		add(out, "a name of 1 to ");
+		if (o->names)
+			add(out, "none, or ");
+		add(out, o->name == SPEC_NAME_HEADER ? "a header name of " : "a name of ");
+		add(out, number_text(SPEC_UINT, o->min, &number));
+		add(out, " to ");
 		add(out, number_text(SPEC_UINT, o->max, &number));
-		add(out, " bytes without blanks and '/', not '.' or '..'");
+		add(out, " bytes");
+		if (o->name == SPEC_NAME_INTERFACE)
+			add(out, " without blanks and '/', not '.' or '..'");
 		break;
 	}
 	return out->s;
@@ -491,29 +512,66 @@ static int find_choice(const struct spec_option *o, const char *value)
 }
 
 /* As the kernel's dev_valid_name() has it. */
-static bool valid_interface(const struct spec_option *o, const char *name)
+static bool valid_interface(const char *name)
+{
+	return strcmp(name, ".") != 0 && strcmp(name, "..") != 0 &&
+	       strpbrk(name, "/: \t\n\v\f\r") == NULL;
+}
+
+/* A token of RFC 9110, 5.6.2. */
+static bool valid_header(const char *name)
+{
+	return name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+				 "!#$%&'*+-.^_`|~")] == '\0';
+}
+
+static bool valid_name(const struct spec_option *o, const char *name)
 {
 	size_t len = strlen(name);
 
-	if (len < o->min || len > o->max || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+	if (len < o->min || len > o->max)
 		return false;
-	return strpbrk(name, "/: \t\n\v\f\r") == NULL;
+	return o->name == SPEC_NAME_HEADER ? valid_header(name) : valid_interface(name);
 }
 
-static int add_name(
-	const struct spec_option *o, const char *value, struct spec_names *names, struct err *err)
+static bool same_name(const struct spec_option *o, const char *a, const char *b)
+{
+	if (o->name == SPEC_NAME_HEADER)
+		return span_eq_nocase(span_str(a), span_str(b));
+	return strcmp(a, b) == 0;
+}
+
+static int add_name(const struct spec_option *o, const char *value, bool first,
+	struct spec_names *names, struct err *err)
 {
 	struct text text;
 
-	if (!valid_interface(o, value))
+	if (!valid_name(o, value))
 		return not_allowed(err, o, value);
+	if (first)
+		names->count = 0;
 	for (uint32_t i = 0; i < names->count; i++)
-		if (strcmp(names->names[i], value) == 0)
+		if (same_name(o, names->names[i], value))
 			return 0;
-	if (names->count == SPEC_INTERFACES_MAX)
+	if (names->count == SPEC_NAMES_MAX)
 		return err_set(err, EINVAL, "--%s: '%s' is one too many: at most %d names", o->flag,
-			shown(value, &text), SPEC_INTERFACES_MAX);
+			shown(value, &text), SPEC_NAMES_MAX);
 	names->names[names->count++] = value;
+	return 0;
+}
+
+/* "none" becomes an empty list. */
+static int take_none(const struct spec_option *o, struct spec_names *names, struct err *err)
+{
+	for (uint32_t i = 0; i < names->count; i++) {
+		if (!same_name(o, names->names[i], "none"))
+			continue;
+		if (names->count > 1)
+			return err_set(err, EINVAL,
+				"--%s: '%s' is not allowed: names are given as well", o->flag,
+				names->names[i]);
+		*names = (struct spec_names){0};
+	}
 	return 0;
 }
 
@@ -569,7 +627,7 @@ static int set_value(struct spec *spec, const struct spec_option *o, const char 
 			*(uint32_t *)field = (first ? 0 : *(uint32_t *)field) | UINT32_C(1) << r;
 		break;
 	case SPEC_NAMES:
-		return add_name(o, value, field, err);
+		return add_name(o, value, first, field, err);
 	}
 	return r < 0 ? not_allowed(err, o, value) : 0;
 }
@@ -585,6 +643,8 @@ static int set_defaults(struct spec *spec, struct err *err)
 			r = set_value(spec, o, o->fallback, true, err);
 		for (uint32_t n = 0; o->type == SPEC_CHOICES && o->choices[n]; n++)
 			*(uint32_t *)((char *)spec + o->offset) |= UINT32_C(1) << n;
+		for (uint32_t n = 0; r == 0 && o->names && o->names[n]; n++)
+			r = set_value(spec, o, o->names[n], n == 0, err);
 		if (r < 0)
 			return r;
 	}
@@ -739,6 +799,10 @@ int spec_parse_args(struct spec *spec, int argc, char *const argv[], struct err 
 	r = set_defaults(&parsed, err);
 	for (int i = 1; r == 0 && i < argc; i++)
 		r = parse_flag(&parsed, argc, argv, &i, given, err);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(table); i++)
+		if (table[i].names)
+			r = take_none(&table[i],
+				(struct spec_names *)((char *)&parsed + table[i].offset), err);
 	if (r == 0)
 		r = check_together(&parsed, err);
 	if (r == 0)
@@ -772,14 +836,22 @@ static void print_words(FILE *out, const char *text, size_t *column)
 	}
 }
 
-static bool worth_showing(const struct spec_option *o)
+/* The default, for people; empty: there is none to speak of. */
+static const char *default_text(const struct spec_option *o, struct text *out)
 {
-	return o->fallback && o->fallback[0];
+	out->s[0] = '\0';
+	if (o->fallback)
+		add(out, o->fallback);
+	for (size_t i = 0; o->names && o->names[i]; i++) {
+		add(out, i > 0 ? ", " : "");
+		add(out, o->names[i]);
+	}
+	return out->s;
 }
 
 static void print_option(FILE *out, const struct spec_option *o)
 {
-	struct text bounds;
+	struct text bounds, text;
 	size_t column;
 	int n;
 
@@ -796,9 +868,9 @@ static void print_option(FILE *out, const struct spec_option *o)
 		fputc('.', out);
 		column++;
 	}
-	if (worth_showing(o)) {
+	if (default_text(o, &text)[0]) {
 		print_words(out, "Default:", &column);
-		print_words(out, o->fallback, &column);
+		print_words(out, text.s, &column);
 		fputc('.', out);
 	}
 	fputc('\n', out);
@@ -822,9 +894,8 @@ void spec_print_help(FILE *out)
 		print_option(out, &table[i]);
 	}
 	fputs("\n"
-	      "SIZE is a number of bytes, or has a suffix K, M, G (powers of 1024); TIME has a "
-	      "unit ms, s,\nm, h. A flag that is given twice holds as given last, unless it is "
-	      "repeatable.\n",
+	      "SIZE is a number of bytes, or has a suffix K, M, G (powers of 1024); TIME has a unit\n"
+	      "ms, s, m, h. A flag that is given twice holds as given last, unless it is repeatable.\n",
 		out);
 }
 
@@ -857,7 +928,7 @@ void spec_print_reference(FILE *out)
 		fputc('|', out);
 		print_cell(out, text.s, true);
 		print_cell(out, o->path ? o->path : "", true);
-		print_cell(out, worth_showing(o) ? o->fallback : "", true);
+		print_cell(out, default_text(o, &text), true);
 		print_cell(out, bounds_text(o, &text), false);
 		print_cell(out, o->help, false);
 		fputc('\n', out);

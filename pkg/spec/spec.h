@@ -12,7 +12,7 @@
 
 #include "pkg/base/base.h"
 
-#define SPEC_INTERFACES_MAX 16
+#define SPEC_NAMES_MAX 16
 
 enum spec_type {
 	SPEC_FLAG, /* present or not */
@@ -25,12 +25,18 @@ enum spec_type {
 	SPEC_NAMES,   /* repeatable; kept as a list of strings */
 };
 
+/* What the names of SPEC_NAMES may be, and when two are the same. */
+enum spec_name {
+	SPEC_NAME_INTERFACE,
+	SPEC_NAME_HEADER, /* in any case */
+};
+
 enum spec_output { SPEC_OUTPUT_AUTO, SPEC_OUTPUT_JSON, SPEC_OUTPUT_TEXT };
 /* Choices of --hook, in the order of the table. */
 enum spec_hook { SPEC_HOOK_AUTO, SPEC_HOOK_FENTRY, SPEC_HOOK_KPROBE, SPEC_HOOK_TRACEPOINT };
 
 struct spec_names {
-	const char *names[SPEC_INTERFACES_MAX];
+	const char *names[SPEC_NAMES_MAX];
 	uint32_t count;
 };
 
@@ -41,6 +47,7 @@ struct spec {
 	uint32_t directions; /* bit: enum dump_direction */
 	uint32_t messages;   /* bit: enum http_kind */
 	uint64_t body_bytes;
+	struct spec_names redact; /* headers */
 	/* output */
 	uint32_t output; /* enum spec_output */
 	uint64_t line_bytes;
@@ -78,9 +85,13 @@ struct spec_option {
 	uint64_t min, max;	    /* of numbers, in bytes or milliseconds; of strings: length */
 	bool or_zero;		    /* of numbers: 0 is allowed although min is more */
 	const char *const *choices; /* NULL-terminated */
-	const char *group;	    /* heading in --help */
-	const char *help;	    /* a sentence or two */
-	size_t offset;		    /* of the field in struct spec */
+	enum spec_name name;	    /* of SPEC_NAMES: which */
+	/* Of SPEC_NAMES: those that hold if none is given, NULL-terminated. With them, "none" alone
+	 * stands for no name at all. NULL: none hold, and "none" is a name. */
+	const char *const *names;
+	const char *group; /* heading in --help */
+	const char *help;  /* a sentence or two */
+	size_t offset;	   /* of the field in struct spec */
 };
 
 /* The table; *ret_count rows. */

@@ -46,6 +46,12 @@ START_TEST(defaults)
 	ck_assert_uint_eq(s.directions, 3);
 	ck_assert_uint_eq(s.messages, 3);
 	ck_assert_uint_eq(s.body_bytes, 4096);
+	ck_assert_uint_eq(s.redact.count, 5);
+	ck_assert_str_eq(s.redact.names[0], "Authorization");
+	ck_assert_str_eq(s.redact.names[1], "Proxy-Authorization");
+	ck_assert_str_eq(s.redact.names[2], "Cookie");
+	ck_assert_str_eq(s.redact.names[3], "Set-Cookie");
+	ck_assert_str_eq(s.redact.names[4], "X-Api-Key");
 	ck_assert_uint_eq(s.output, SPEC_OUTPUT_AUTO);
 	ck_assert_uint_eq(s.line_bytes, 16384);
 	ck_assert_uint_eq(s.output_buffer, 8 << 20);
@@ -173,6 +179,13 @@ static const struct {
 	{{"--interface", "a/b"},
 		"--interface: 'a/b' is not allowed: a name of 1 to 15 bytes without blanks and "
 		"'/', not '.' or '..'"},
+	{{"--redact", "a b"},
+		"--redact: 'a b' is not allowed: none, or a header name of 1 to 64 bytes"},
+	{{"--redact=none", "--redact=Cookie"},
+		"--redact: 'none' is not allowed: names are given as well"},
+	{{"--redact=Cookie", "--redact", "None"},
+		"--redact: 'None' is not allowed: names are given as well"},
+	{{"--redact"}, "--redact: its value is missing: none, or a header name of 1 to 64 bytes"},
 	{{"--record="}, "--record: '' is not allowed: 1 to 4095 bytes"},
 	{{"--check=yes"}, "--check: 'yes' is not allowed: no value"},
 	{{"--check="}, "--check: '' is not allowed: no value"},
@@ -249,6 +262,54 @@ START_TEST(interfaces)
 	ck_assert_int_eq(parse(&s, &err, words), 0);
 	ck_assert_uint_eq(s.interfaces.count, 16);
 	ck_assert_str_eq(s.interfaces.names[15], "if15");
+}
+END_TEST
+
+START_TEST(redact)
+{
+	static const char *const bad[] = {"", " ", "a b", "a:", "Cookie,X", "a\t", "a(b)", "\"a\"",
+		"a/b", "a@b", "[a]", "{a}", "a;b", "a=b", "a?", "<a>", "a\\", "\x7f", "\xc3\xa9"};
+	static const char every[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz";
+	char long_name[66], names[17][16];
+	const char *words[36] = {NULL};
+	struct spec s;
+	struct err err;
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_msg(PARSE(&s, &err, "--redact", bad[i]) == -EINVAL, "%s", bad[i]);
+	ck_assert_int_eq(PARSE(&s, &err, "--redact", every), 0);
+	memset(long_name, 'A', sizeof(long_name));
+	long_name[65] = '\0';
+	ck_assert_int_eq(PARSE(&s, &err, "--redact", long_name), -EINVAL);
+	long_name[64] = '\0';
+	ck_assert_int_eq(PARSE(&s, &err, "--redact", long_name), 0);
+
+	/* instead of the default; the same in another case does not count */
+	ck_assert_int_eq(
+		PARSE(&s, &err, "--redact", "X-Token", "--redact=Cookie", "--redact=x-TOKEN"), 0);
+	ck_assert_uint_eq(s.redact.count, 2);
+	ck_assert_str_eq(s.redact.names[0], "X-Token");
+	ck_assert_str_eq(s.redact.names[1], "Cookie");
+	ck_assert_uint_eq(s.interfaces.count, 0);
+	ck_assert_int_eq(PARSE(&s, &err, "--redact=none"), 0);
+	ck_assert_uint_eq(s.redact.count, 0);
+	ck_assert_int_eq(PARSE(&s, &err, "--redact", "NONE", "--redact=none"), 0);
+	ck_assert_uint_eq(s.redact.count, 0);
+	/* an interface may have any name, twice in different cases */
+	ck_assert_int_eq(PARSE(&s, &err, "--interface=none", "--interface=None"), 0);
+	ck_assert_uint_eq(s.interfaces.count, 2);
+	ck_assert_uint_eq(s.redact.count, 5);
+
+	for (int i = 0; i < 17; i++) {
+		snprintf(names[i], sizeof(names[i]), "h%d", i);
+		words[2 * i] = "--redact";
+		words[2 * i + 1] = names[i];
+	}
+	ck_assert_int_eq(parse(&s, &err, words), -EINVAL);
+	ck_assert_str_eq(err.text, "--redact: 'h16' is one too many: at most 16 names");
+	words[33] = "H3";
+	ck_assert_int_eq(parse(&s, &err, words), 0);
+	ck_assert_uint_eq(s.redact.count, 16);
 }
 END_TEST
 
@@ -337,6 +398,9 @@ START_TEST(agreements)
 {
 	ck_assert_uint_eq(option("line-bytes")->min, DUMP_LINE_MIN);
 	ck_assert_str_eq(option("line-bytes")->fallback, "16K");
+	ck_assert_uint_eq(option("redact")->max, DUMP_REDACT_NAME_MAX);
+	ck_assert_uint_eq(SPEC_NAMES_MAX, DUMP_REDACT_MAX);
+	ck_assert_str_eq(option("redact")->path, "spec.redactHeaders");
 	ck_assert_uint_eq(DUMP_LINE_MAX, 16 << 10);
 	ck_assert_str_eq(option("direction")->choices[DUMP_EGRESS], "egress");
 	ck_assert_str_eq(option("direction")->choices[DUMP_INGRESS], "ingress");
@@ -369,6 +433,7 @@ START_TEST(table)
 		ck_assert_int_eq(o[i].value == NULL, o[i].type == SPEC_FLAG);
 		ck_assert_int_eq(o[i].choices != NULL,
 			o[i].type == SPEC_CHOICE || o[i].type == SPEC_CHOICES);
+		ck_assert(o[i].type == SPEC_NAMES || o[i].names == NULL);
 		ck_assert_int_eq(o[i].help[strlen(o[i].help) - 1], '.');
 		ck_assert_uint_lt(o[i].offset, sizeof(struct spec));
 		for (size_t j = 0; j < i; j++) {
@@ -408,6 +473,7 @@ START_TEST(help)
 	}
 	ck_assert_ptr_nonnull(strstr(text, "Default: 4096."));
 	ck_assert_ptr_nonnull(strstr(text, "Default: 127.0.0.1:9464."));
+	ck_assert_ptr_nonnull(strstr(text, "Default: Authorization, Proxy-Authorization, "));
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		ck_assert_msg(strlen(line) <= 97, "%s", line);
 		ck_assert_int_ne(line[strlen(line) - 1], ' ');
@@ -426,6 +492,9 @@ START_TEST(reference)
 		text, "| `--capture-bytes SIZE` | | `0` | 0, or 256 to 1M | How much of one send"));
 	ck_assert_ptr_nonnull(
 		strstr(text, "| `--body-bytes SIZE` | `spec.bodyBytes` | `4096` | 0 to 1M | "));
+	ck_assert_ptr_nonnull(strstr(text,
+		"| `--redact NAME` | `spec.redactHeaders` | `Authorization, Proxy-Authorization, "
+		"Cookie, Set-Cookie, X-Api-Key` | | "));
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		int bars = 0;
 
@@ -454,6 +523,7 @@ int main(void)
 	tcase_add_test(t, repeated);
 	tcase_add_loop_test(t, wrong_flags, 0, ARRAY_SIZE(wrong));
 	tcase_add_test(t, interfaces);
+	tcase_add_test(t, redact);
 	tcase_add_test(t, listen);
 	tcase_add_test(t, long_values);
 	tcase_add_test(t, bounds);
