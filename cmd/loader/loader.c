@@ -106,6 +106,7 @@ static int loader_init(struct loader *l, const struct spec *spec, struct err *er
 	l->format = (struct dump_format){
 		.node = l->node,
 		.line_max = spec->line_bytes,
+		.redaction = spec->redact.count ? &l->redaction : NULL,
 		.colour = l->text && isatty(STDOUT_FILENO) && !getenv("NO_COLOR"),
 	};
 	l->filter = (struct dump_filter){
@@ -124,6 +125,9 @@ static int loader_init(struct loader *l, const struct spec *spec, struct err *er
 	fo.max_pending = (uint32_t)spec->pending;
 	fo.hold_ms = (uint32_t)spec->hold_ms;
 	fo.idle_ms = (uint32_t)spec->idle_ms;
+	r = dump_redaction_init(&l->redaction, spec->redact.names, spec->redact.count, NULL);
+	if (r)
+		return err_set(err, -r, "there is no key for --redact: %s", strerror(-r));
 	r = flow_new(&fo, on_message, l, &l->flow, err);
 	if (!r && spec->record)
 		r = capture_writer_open(spec->record, &l->writer, err);

@@ -24,6 +24,7 @@ struct loader {
 	const char *node;
 	bool text; /* output is for people */
 	struct dump_format format;
+	struct dump_redaction redaction;
 	struct dump_filter filter;
 	struct buf line; /* of the message being written */
 	struct flow *flow;

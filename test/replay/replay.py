@@ -49,12 +49,14 @@ def check(name, problem):
         print(f"ok {name}")
 
 
-def run(loader, file, *flags, prefix=(), output="json", **more):
+def run(loader, file, *flags, prefix=(), output="json", redact=("none",), **more):
+    """redact: names for --redact; the golden lines show all. None: as by default."""
     env = dict(os.environ, TZ="UTC0", LC_ALL="C",
                ASAN_OPTIONS=f"exitcode={FOUND}:detect_leaks=1",
                LSAN_OPTIONS=f"exitcode={FOUND}",
                UBSAN_OPTIONS=f"exitcode={FOUND}:halt_on_error=1:print_stacktrace=1")
-    command = [*prefix, loader, "--replay", file, "--output", output, *FLAGS, *flags]
+    command = [*prefix, loader, "--replay", file, "--output", output, *FLAGS, *flags,
+               *(x for name in redact or () for x in ("--redact", name))]
     try:
         return subprocess.run(command, capture_output=True, env=env, timeout=TIMEOUT, check=False,
                               **({"stdin": subprocess.DEVNULL} if not more else more))
@@ -173,6 +175,83 @@ def flags(loader, folder):
     bad = [line for line in r.stdout.splitlines() if re.search(rb"[\0-\x1f\x7f]|\xc2[\x80-\x9f]", line)]
     check("flags: --output text", failure_of(r) or (f"control characters: {bad[0]}" if bad else None) or
           (None if r.stdout.count(b"\n") == len(lines) else f"{r.stdout.count(10)} lines"))
+
+
+CREDENTIALS = ("Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Api-Key")
+HASH = re.compile(r"redacted:[0-9a-f]{16}")
+
+
+def taken_apart(d, names):
+    """The values of these headers, and the message without them."""
+    d = json.loads(json.dumps(d))
+    values = [v for name in names for v in d["headers"].pop(name, [])]
+    if "Host" in names and "request" in d:
+        values.append(d["request"].pop("host"))
+    return values, d
+
+
+def redaction_fault(want, got, names, expected):
+    """What is wrong, if these are the lines that are wanted, with hashes for `expected` values of these headers."""
+    hashes = {}  # of the values
+    count = 0
+    for a, b in zip(want, got):
+        if "headers_truncated" in a:
+            continue  # with a hash in place of a long value, less of it is cut
+        values, a = taken_apart(a, names)
+        redacted, b = taken_apart(b, names)
+        if a != b or len(values) != len(redacted):
+            return f"{a}\n{b}"
+        for value, text in zip(values, redacted):
+            if value == "" == text:
+                continue
+            if not HASH.fullmatch(text) or hashes.setdefault(value, text) != text:
+                return f"{value}: {text}, was {hashes.get(value)}"
+            count += 1
+    if len(set(hashes.values())) != len(hashes):
+        return f"different values, the same hash: {hashes}"
+    return None if (len(got), count) == (len(want), expected) else f"{len(got)} lines, {count} hashes"
+
+
+def redaction(loader, folder):
+    capture = make.Capture()
+    capture.clock(make.START_WALL)
+    for path in (b"/redact", b"/again"):
+        x = capture.client()
+        x.request(b"GET " + path + b" HTTP/1.1\r\nHost: r.test\r\nAuthorization: Basic c2VjcmV0MQ==\r\n"
+                  b"proxy-authorization: Basic c2VjcmV0MQ==\r\nCOOKIE: c2VjcmV0Mg\r\nSet-cookie: c2VjcmV0Mg\r\n"
+                  b"x-api-key: c2VjcmV0Mg\r\nX-Api-Key:\r\nX-Other: c2VjcmV0Mw\r\n\r\n")
+        x.response(b"HTTP/1.1 204 No Content\r\nSet-Cookie: c2VjcmV0Mg\r\nset-cookie: c2VjcmV0NA\r\n\r\n")
+    file = folder / "redact.rec"
+    file.write_bytes(capture.pack())
+
+    def messages(r):
+        return [json.loads(line) for line in r.stdout.splitlines()]
+
+    shown = run(loader, file)
+    check("redaction: none", failure_of(shown) or (
+        None if shown.stdout.count(b"c2VjcmV0") == 16 and b"redacted:" not in shown.stdout else f"{shown.stdout}"))
+
+    def compare(name, redact, names, hidden, expected):
+        r = run(loader, file, redact=redact)
+        check(f"redaction: {name}", failure_of(r) or redaction_fault(messages(shown), messages(r), names, expected) or
+              output_fault(r.stdout) or next((f"{x} is there" for x in hidden if x in r.stdout + r.stderr), None))
+        return r.stdout
+
+    hidden = (b"c2VjcmV0MQ", b"c2VjcmV0Mg", b"c2VjcmV0NA")
+    first = compare("by default", None, CREDENTIALS, hidden, 14)
+    second = compare("the same by name", CREDENTIALS, CREDENTIALS, hidden, 14)
+    check("redaction: another run has another key", None if first != second else "the same hashes")
+    compare("other headers", ("x-other", "HOST"), ("X-Other", "Host"), (b"c2VjcmV0Mw", b"r.test"), 6)
+    r = run(loader, file, redact=None, output="text")
+    check("redaction: --output text", failure_of(r) or (
+        None if b"c2VjcmV0" not in r.stdout + r.stderr and r.stdout.count(b"/redact") == 2 else f"{r.stdout}"))
+
+    golden_lines = [json.loads(line) for line in GOLDEN.read_bytes().splitlines()]
+    expected = sum(v != "" for d in golden_lines if "headers_truncated" not in d for v in taken_apart(d, CREDENTIALS)[0])
+    r = run(loader, folder / "all.rec", redact=None)
+    check(f"redaction: the golden lines, {expected} values", failure_of(r) or output_fault(r.stdout) or
+          redaction_fault(golden_lines, messages(r), CREDENTIALS, expected) or
+          (None if expected else "nothing to redact"))
 
 
 # ---- what must be refused ----
@@ -348,6 +427,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     golden(loader, san, folder)
     flags(loader, folder)
+    redaction(loader, folder)
     damaged(san, folder)
     mutate(san, folder)
     print(f"{passed} passed, {failed} failed")
