@@ -20,6 +20,7 @@
 
 #include "pkg/flow/flow.h"
 #include "pkg/probe/probe.h"
+#include "pkg/spec/spec.h"
 
 #define CONNECTIONS   64
 #define EXCHANGES     4096 /* so that all records together are about what the ring buffer holds */
@@ -154,7 +155,9 @@ static char *make_records(size_t *ret_len)
 
 /* ---- the writers ---- */
 
-static const struct dump_format format = {.node = "node-1", .line_max = DUMP_LINE_MAX};
+static struct dump_redaction redaction;
+static const struct dump_format format = {
+	.node = "node-1", .line_max = DUMP_LINE_MAX, .redaction = &redaction};
 
 struct sink_memory {
 	struct buf out;
@@ -226,6 +229,17 @@ static void header_name(char *out, const char *p, size_t len)
 	out[len] = 0;
 }
 
+static struct json_object *value_of(const struct dump_message *m, const struct http_field *f)
+{
+	struct span name = span_of(m->bytes + f->name.off, f->name.len);
+	char redacted[DUMP_REDACTED_LEN];
+
+	if (dump_redaction_match(&redaction, name) == DUMP_REDACT_NOTHING)
+		return slice(m, f->value);
+	dump_redact(&redaction, span_of(m->bytes + f->value.off, f->value.len), redacted);
+	return text(redacted, sizeof(redacted));
+}
+
 static struct json_object *headers(const struct dump_message *m)
 {
 	struct json_object *o = json_object_new_object(), *list;
@@ -241,7 +255,7 @@ static struct json_object *headers(const struct dump_message *m)
 			list = json_object_new_array_ext(1);
 			json_object_object_add_ex(o, name, list, JSON_C_OBJECT_ADD_KEY_IS_NEW);
 		}
-		json_object_array_add(list, slice(m, f->value));
+		json_object_array_add(list, value_of(m, f));
 	}
 	return o;
 }
@@ -381,6 +395,8 @@ int main(int argc, char **argv)
 	uint64_t rounds = 15, bytes[ARRAY_SIZE(writers)] = {0}, messages = 0;
 	struct sink_memory s = {.out = BUF_INIT(8U << 20)};
 	const char *records, *only = NULL; /* to look at one with a profiler */
+	struct err err = {0};
+	struct spec spec;
 	cpu_set_t set;
 	size_t len;
 
@@ -391,6 +407,10 @@ int main(int argc, char **argv)
 			 num_parse(span_str(argv[i + 1]), 1, ROUNDS_MAX, &rounds))
 			die("usage: bench-replay [--rounds N] [--writer none|ours|json_c]");
 	}
+	/* as users run it */
+	if (spec_parse_args(&spec, 1, argv, &err) ||
+		dump_redaction_init(&redaction, spec.redact.names, spec.redact.count, NULL))
+		die("the defaults");
 	CPU_ZERO(&set);
 	CPU_SET((int)sysconf(_SC_NPROCESSORS_ONLN) - 1, &set);
 	(void)sched_setaffinity(0, sizeof(set), &set);
