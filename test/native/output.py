@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the loader writes, and what becomes of it: formats, limits, filters, readers that are slow or gone."""
+import base64
 import json
 import os
 import pty
@@ -7,7 +8,7 @@ import re
 import threading
 
 from harness import (DEVICE, LIMIT, body_of, check, equal, exchange_by_sockets, is_response, ledger_gaps,
-                     parse_line, path_of, pattern, short, test, until)
+                     parse_line, path_of, pattern, read_until, short, test, until)
 
 ESC = "\x1b"
 
@@ -260,6 +261,72 @@ def no_bodies_wanted(t):
         equal((m["body"], m["body_bytes"], m["body_truncated"]), ("", 9, True), "body")
         check("body_encoding" not in m, "body_encoding")
     loader.stop()
+
+
+@test
+def redaction(t):
+    """Nothing that the loaders say holds a credential, unless they are told to show them."""
+    loaders = {"default": t.start("--log-level", "debug").ready(),
+               "text": t.start("--output", "text", "--log-level", "debug", raw=True).ready(),
+               "other": t.start("--redact", "X-Other", "--redact", "cookie").ready(),
+               "none": t.start("--redact", "none").ready()}
+    # what is hidden, by header, in requests and in responses
+    sent = {"Authorization": "Basic " + base64.b64encode(f"user:{t.token}-1".encode()).decode(),
+            "Proxy-Authorization": f"Bearer {t.token}-2", "Cookie": f"session={t.token}-3", "X-Api-Key": f"{t.token}-4",
+            "X-Other": f"{t.token}-5"}
+    received = {"Set-Cookie": [f"session={t.token}-3", f"session={t.token}-6", f"session={t.token}-3"]}
+
+    def answer(connection):
+        read_until(connection, b"\r\n\r\n")
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n" +
+                           b"".join(b"sEt-cookie: %s\r\n" % v.encode() for v in received["Set-Cookie"]) + b"\r\n")
+    port = t.serve(answer)
+    paths = "/redaction-1", "/redaction-2"
+    for path in paths:
+        t.curl("-u", f"user:{t.token}-1", "-b", sent["Cookie"], "-H", f"proxy-authorization: {sent['Proxy-Authorization']}",
+               "-H", f"X-API-KEY: {sent['X-Api-Key']}", "-H", f"x-other: {sent['X-Other']}",
+               f"http://{t.net.server.ip4}:{port}{path}")
+
+    messages = {}
+    for name in "default", "other", "none":
+        found = [loaders[name].exchange(path) for path in paths]
+        messages[name] = [m for e in found for m in e.requests], [m for e in found for m in e.responses]
+    until(lambda: sum(b"/redaction-" in x for x in list(loaders["text"].raw_lines)) >= 8, "eight lines of text")
+    metrics = loaders["default"].get("/metrics")[1]
+    for loader in loaders.values():
+        loader.stop()
+
+    for m in messages["none"][0]:
+        equal({name: m["headers"][name] for name in sent}, {name: [v] for name, v in sent.items()}, "as sent")
+    for m in messages["none"][1]:
+        equal(m["headers"]["Set-Cookie"], received["Set-Cookie"], "as sent")
+    for name, hidden in ("default", sent.keys() - {"X-Other"}), ("other", {"Cookie", "X-Other"}):
+        # which hash stands for which value: the same in all messages
+        hashes = {}
+        for m in messages[name][0]:
+            for header, value in sent.items():
+                got, = m["headers"][header]
+                if header in hidden:
+                    hashes.setdefault(value, set()).add(got)
+                else:
+                    equal(got, value, f"{header}, which is not redacted")
+        for m in messages[name][1]:
+            if name == "default":
+                for value, got in zip(received["Set-Cookie"], m["headers"]["Set-Cookie"], strict=True):
+                    hashes.setdefault(value, set()).add(got)
+            else:
+                equal(m["headers"]["Set-Cookie"], received["Set-Cookie"], "Set-Cookie, which is not redacted")
+        equal({len(h) for h in hashes.values()}, {1}, f"hashes of a value: {hashes}")
+        equal(len(set().union(*hashes.values())), len(hashes), f"different values, different hashes: {hashes}")
+        for text in set().union(*hashes.values()):
+            check(re.fullmatch("redacted:[0-9a-f]{16}", text), f"no hash: {text}")
+
+    for name in "default", "text":
+        said = b"".join(loaders[name].raw_lines + loaders[name].log) + metrics
+        for secret in *sent.values(), *received["Set-Cookie"], t.token:
+            if name == "default" and secret in (sent["X-Other"], t.token):
+                continue
+            check(secret.encode() not in said, f"{name}: {secret} is there")
 
 
 @test
