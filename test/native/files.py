@@ -5,7 +5,6 @@ import random
 import re
 import struct
 import subprocess
-import threading
 
 from harness import (LIMIT, Loader, check, equal, exchange_by_sockets, parse_line, path_of, pattern, short, test, until)
 

@@ -694,8 +694,8 @@ class Test:
         subprocess.run(["chmod", "-R", "777", str(self.dir)], check=True)
         temp = "".join(f"{kind}_temp_path {self.dir}/tmp-{kind};" for kind in
                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        proxy = "" if not upstream else f"""
-            location /proxy/ {{ proxy_pass http://up/; proxy_http_version 1.1; proxy_set_header Connection ""; }}"""
+        proxy = "" if not upstream else """
+            location /proxy/ { proxy_pass http://up/; proxy_http_version 1.1; proxy_set_header Connection ""; }"""
         block = "" if not upstream else f"upstream up {{ server {upstream}; keepalive 8; }}"
         (self.dir / "nginx.conf").write_text(f"""
             daemon off; worker_processes 1; error_log {self.dir}/error.log; pid {self.dir}/nginx.pid;

@@ -112,7 +112,7 @@ def ledger_with_a_stopped_reader(t):
     os.close(writing)
     t.stack.callback(os.close, reading)
     loader.ready()
-    requests = load(t, net, 15, pattern(200))
+    load(t, net, 15, pattern(200))
     m = settled(loader)
     check(m.sum("ebpfdump_output_dropped_total", reason="full") > 0, "nothing was dropped")
     check(m.sum("ebpfdump_messages_emitted_total") == m.sum("ebpfdump_output_delivered_total") +

@@ -5,9 +5,8 @@ import pathlib
 import re
 import signal
 import subprocess
-import time
 
-from harness import (LIMIT, Failure, Loader, check, equal, exchange_by_sockets, parse_line, path_of, short, test, until)
+from harness import (LIMIT, Loader, check, equal, exchange_by_sockets, path_of, short, test, until)
 
 
 def run(*flags, program=None, wrap=(), env=None):

@@ -10,7 +10,7 @@ import time
 import urllib.request
 
 from harness import (DEVICE, LIMIT, LOOPBACK, PYTHON, Exchange, body_of, check, equal, is_response, path_of,
-                     pattern, read_exactly, read_until, test, until)
+                     pattern, read_exactly, read_until, test)
 
 MIB = 1 << 20
 DEFAULT_BODY = 4096
