@@ -11,10 +11,12 @@ set -euo pipefail
 
 # suites, hooks in use, how much, hooks that count as missing, flags of the loader
 ROWS='
-bullseye,bookworm,trixie,sid kprobe+cleanup        full  -                              --hook=kprobe
-bullseye,bookworm,trixie,sid fentry+fexit          full  -                              --hook=auto
-trixie,sid                   fentry+fexit          quick -                              --hook=fentry
-bullseye,sid                 kprobe+kretprobe      quick cleanup                        --hook=kprobe
+bullseye,trixie              kprobe+cleanup        full  -                              --hook=kprobe
+bookworm,sid                 kprobe+cleanup        quick -                              --hook=kprobe
+bookworm                     fentry+fexit          full  -                              --hook=auto
+bullseye,trixie,sid          fentry+fexit          quick -                              --hook=auto
+bullseye                     fentry+fexit          quick -                              --hook=fentry
+sid                          kprobe+kretprobe      quick cleanup                        --hook=kprobe
 bookworm                     fentry+kretprobe      quick fexit,cleanup                  --hook=auto
 bullseye,trixie              fentry+cgroup_skb     quick fexit,cleanup,kretprobe        --hook=auto
 bookworm                     kprobe+cgroup_skb     quick fentry,fexit,cleanup,kretprobe --hook=auto
@@ -36,7 +38,7 @@ suites=("$@")
 # The guest's script: each row, and what must be refused.
 guest_script() {
 	local suite=$1 on hooks much missing flags
-	echo "run() { echo \"# \$*\"; \"\$@\" || failed=1; }"
+	echo "run() { echo \"# \$*\"; \"\$@\" || failed=1; cut -d' ' -f1 /proc/uptime | sed 's/^/# at /'; }"
 	echo "checks=/bin/$(basename "$checks") loader=/bin/$(basename "$loader") failed=0"
 	while read -r on hooks much missing flags; do
 		case ,$on, in *,"$suite",*) ;; *) continue ;; esac
