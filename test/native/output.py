@@ -377,7 +377,9 @@ def direction_and_message_filters(t):
         ("--direction", "ingress", "--message", "response"): lambda m: m["direction"] == 1 and is_response(m),
         ("--direction", "ingress", "--direction", "egress"): lambda m: True,
     }
-    loaders = {flags: t.start(*flags).ready() for flags in cases}
+    loaders = {flags: t.start(*flags) for flags in cases}
+    for loader in loaders.values():
+        loader.ready()
     c = net.client.client(net.server.ip4, 8000)
     paths = [t.path(i) for i in range(5)]
     for p in paths:
