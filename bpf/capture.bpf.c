@@ -3,7 +3,7 @@
  * capture.bpf.c: sees the bytes of TCP connections and hands those of HTTP/1.x to user space. It
  * only reads.
  *
- * One body per direction (look_at_sent(), received()), and several ways to hang it up; user space
+ * One body per direction (sent(), received()), and several ways to hang it up; user space
  * loads the best that the kernel can run (pkg/probe). A body finds the connection's state, decides
  * by the first bytes whether the connection is HTTP, drops what is not wanted before any copy, and
  * writes records into the ring buffer, each with one copy from the process's memory. capture.h says
@@ -47,16 +47,6 @@ const volatile bool ingress_packets = false;
 /* Egress cannot see the data of TCP Fast Open in the SYN: count it when the connection is
  * established. */
 const volatile bool count_fastopen = false;
-
-/*
- * On a preemptible kernel a fentry, fexit or tp_btf program can be preempted, and is then left out
- * for the task that runs instead (the trampoline's guard against recursion): a call would go
- * unseen. Where the kernel lets programs forbid it (6.10), they do.
- */
-const volatile bool forbid_preemption = false;
-
-extern void bpf_preempt_disable(void) __weak __ksym;
-extern void bpf_preempt_enable(void) __weak __ksym;
 
 /* ---- shared with user space while running ---- */
 
@@ -955,7 +945,7 @@ static __always_inline void take_call(struct capture_counters *count, u32 progra
 
 /* ---- egress ---- */
 
-static __always_inline int look_at_sent(bool btf, struct sock *sk, struct msghdr *msg)
+static __always_inline int sent(bool btf, struct sock *sk, struct msghdr *msg)
 {
 	struct capture_counters *count = counters_of(CAPTURE_P_EGRESS);
 	struct call *call = call_of(CAPTURE_P_EGRESS);
@@ -1029,26 +1019,16 @@ static __always_inline int look_at_sent(bool btf, struct sock *sk, struct msghdr
 	return 0;
 }
 
-static __always_inline int sent(struct sock *sk, struct msghdr *msg)
-{
-	if (forbid_preemption)
-		bpf_preempt_disable();
-	look_at_sent(true, sk, msg);
-	if (forbid_preemption)
-		bpf_preempt_enable();
-	return 0;
-}
-
 SEC("fentry/tcp_sendmsg")
 int BPF_PROG(fentry__tcp_sendmsg, struct sock *sk, struct msghdr *msg)
 {
-	return sent(sk, msg);
+	return sent(true, sk, msg);
 }
 
 SEC("kprobe/tcp_sendmsg")
 int BPF_KPROBE(kprobe__tcp_sendmsg, struct sock *sk, struct msghdr *msg)
 {
-	return look_at_sent(false, sk, msg);
+	return sent(false, sk, msg);
 }
 
 /*
@@ -1062,7 +1042,7 @@ int BPF_PROG(tp_btf__tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, st
 {
 	if (sk->sk_wmem_queued >= sk->sk_sndbuf && (!skb || (int)skb->len >= size_goal))
 		return 0;
-	return sent(sk, msg);
+	return sent(true, sk, msg);
 }
 
 /* ---- ingress, by calls ---- */
@@ -1221,12 +1201,7 @@ int fexit__tcp_recvmsg(u64 *ctx)
 		bytes = ctx[4];
 		asm volatile("%0 ^= 0" : "+r"(bytes));
 	}
-	if (forbid_preemption)
-		bpf_preempt_disable();
-	received(true, (struct sock *)ctx[0], (struct msghdr *)ctx[1], flags, bytes, NULL);
-	if (forbid_preemption)
-		bpf_preempt_enable();
-	return 0;
+	return received(true, (struct sock *)ctx[0], (struct msghdr *)ctx[1], flags, bytes, NULL);
 }
 
 SEC("kprobe/tcp_recvmsg")

@@ -159,9 +159,6 @@ static const struct facts {
 	 * process of what comes as packets is known once it has sent.
 	 */
 	bool knows_readers;
-	/* Whether a program may forbid that it is preempted (Linux 6.10; in global functions later
-	 * still). */
-	bool forbids_preemption;
 } * facts_of_kernel(void)
 {
 	static struct facts facts;
@@ -182,8 +179,6 @@ static const struct facts {
 		facts.recvmsg_params = btf_vlen(t);
 	facts.knows_readers =
 		btf__find_by_name_kind(btf, "btf_trace_sock_recv_length", BTF_KIND_TYPEDEF) > 0;
-	facts.forbids_preemption =
-		btf__find_by_name_kind(btf, "bpf_preempt_disable", BTF_KIND_FUNC) > 0;
 	btf__free(btf);
 	return &facts;
 }
@@ -303,8 +298,9 @@ static void identify(struct probe *p)
 		p->skel->bss->own_tgid = (uint32_t)getpid();
 }
 
-static int start_as(const struct probe_options *o, const struct probe_plan *plan,
-	bool forbid_preemption, struct probe *p, struct err *err)
+/* Loads and attaches the plan. -errno; err says what the kernel said. */
+static int start(const struct probe_options *o, const struct probe_plan *plan, struct probe *p,
+	struct err *err)
 {
 	CLEANUP(closep)
 	int cgroup_fd = -1;
@@ -317,7 +313,6 @@ static int start_as(const struct probe_options *o, const struct probe_plan *plan
 	r = configure(p->skel, o, plan);
 	if (r)
 		return err_set(err, -r, "the eBPF object cannot be set up: %s", strerror(-r));
-	p->skel->rodata->forbid_preemption = forbid_preemption;
 	if (plan->ingress == PROBE_CGROUP_SKB) {
 		cgroup_fd = open_root_cgroup();
 		if (cgroup_fd < 0)
@@ -356,18 +351,6 @@ static void stop(struct probe *p)
 		bpf_link__destroy(p->links[--p->n_links]);
 	capture_bpf__destroy(p->skel);
 	p->skel = NULL;
-}
-
-/* Loads and attaches the plan. -errno; err says what the kernel said. */
-static int start(const struct probe_options *o, const struct probe_plan *plan, struct probe *p,
-	struct err *err)
-{
-	if (facts_of_kernel()->forbids_preemption) {
-		if (start_as(o, plan, true, p, err) == 0)
-			return 0;
-		stop(p);
-	}
-	return start_as(o, plan, false, p, err);
 }
 
 /* ---- what this kernel can do ---- */
