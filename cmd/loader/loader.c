@@ -66,6 +66,15 @@ static void on_message(void *ctx, const struct dump_message *message)
 		sink_kick(l->sink);
 }
 
+/* What follows on this connection is no HTTP: the kernel side need not hand it over. */
+static void on_tunnel(void *ctx, uint64_t connection)
+{
+	struct loader *l = ctx;
+
+	if (l->probe)
+		probe_ignore(l->probe, connection);
+}
+
 static void on_record(void *ctx, const struct capture_record *record, const char *data)
 {
 	struct loader *l = ctx;
@@ -129,6 +138,8 @@ static int loader_init(struct loader *l, const struct spec *spec, struct err *er
 	if (r)
 		return err_set(err, -r, "there is no key for --redact: %s", strerror(-r));
 	r = flow_new(&fo, on_message, l, &l->flow, err);
+	if (!r)
+		flow_on_tunnel(l->flow, on_tunnel, l);
 	if (!r && spec->record)
 		r = capture_writer_open(spec->record, &l->writer, err);
 	if (!r && !records_only)
