@@ -121,7 +121,10 @@ static char file[] = "/tmp/ebpfdump-probe-XXXXXX";
 
 static void make_file(void)
 {
-	int fd = mkstemp(file);
+	int fd;
+
+	snprintf(file, sizeof(file), "/tmp/ebpfdump-probe-XXXXXX");
+	fd = mkstemp(file);
 
 	ck_assert_int_ge(fd, 0);
 	close(fd);
