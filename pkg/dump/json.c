@@ -14,14 +14,16 @@
 #define WANT_MAX 256
 /* What is reserved behind the room for a line. */
 #define SLACK (WANT_MAX + ESCAPE_SLACK)
-/* What all keys and numbers take, and the short texts of dump_conn at their worst. */
+/* What all keys and numbers take, a hash, and the short texts of dump_conn at their worst. */
 #define FIXED_MAX 1536
 /* What a header takes beside its name and value: "":[""], */
 #define FIELD_MAX 8
-/* What redaction may add to a header, in bytes that may become ESCAPE_MAX: a name and a value. */
-#define REDACTED_MAX ((2 * DUMP_REDACTED_LEN + ESCAPE_MAX - 1) / ESCAPE_MAX)
+/* A name to redact has two bytes, its value one: line_bound() needs to know no more of it. */
+_Static_assert((FIELD_MAX + 3) * ESCAPE_MAX >= FIELD_MAX + 2 * DUMP_REDACTED_LEN,
+	"two hashes take less than what any header may become");
 /* Values are not shortened below this; if that does not do, headers are left out. */
 #define VALUE_MIN 32
+_Static_assert(VALUE_MIN >= DUMP_REDACTED_LEN, "a hash is never cut");
 /* Headers up to this number are grouped without an allocation. */
 #define FIELDS_INLINE 256
 
@@ -342,14 +344,14 @@ static void begin_redaction(struct writer *w)
 	w->redact_names = odd;
 }
 
-static __attribute__((noinline)) void put_redacted(struct writer *w, struct span s, size_t limit)
+static __attribute__((noinline)) void put_redacted(struct writer *w, struct span s)
 {
 	char text[DUMP_REDACTED_LEN];
 
 	if (s.len == 0)
 		return;
 	dump_redact(w->format->redaction, s, text);
-	put_text(w, span_of(text, sizeof(text)), TEXT_LINE, NULL, limit);
+	put_text(w, span_of(text, sizeof(text)), TEXT_LINE, NULL, NO_LIMIT);
 }
 
 static enum dump_redact redact(const struct writer *w, uint32_t field)
@@ -362,7 +364,7 @@ static inline void put_name(struct writer *w, uint32_t field)
 	const struct dump_message *m = w->m;
 
 	if (unlikely(w->redact_names) && redact(w, field) == DUMP_REDACT_ALL)
-		put_redacted(w, name_of(m, field), NO_LIMIT);
+		put_redacted(w, name_of(m, field));
 	else
 		put_text(w, name_of(m, field), TEXT_NAME, m->bytes + m->head->size, NO_LIMIT);
 }
@@ -374,7 +376,7 @@ static inline void put_value(struct writer *w, uint32_t field)
 
 	if (unlikely(w->redact_lengths >> f->name.len % 64 & 1) &&
 		redact(w, field) != DUMP_REDACT_NOTHING)
-		put_redacted(w, slice(m, f->value), w->plan.value);
+		put_redacted(w, slice(m, f->value));
 	else
 		put_text(
 			w, slice(m, f->value), TEXT_VALUE, m->bytes + m->head->size, w->plan.value);
@@ -601,7 +603,7 @@ static void put_request(struct writer *w)
 	put_line(w, m->request_path);
 	w->p = PUT(want(w, 16), "\",\"host\":\"");
 	if (w->format->redaction && w->format->redaction->host)
-		put_redacted(w, m->request_host, w->plan.text);
+		put_redacted(w, m->request_host);
 	else
 		put_line(w, m->request_host);
 	w->p = PUT(want(w, 16), "\"}");
@@ -720,8 +722,6 @@ static size_t line_bound(const struct dump_format *format, const struct dump_mes
 
 	for (uint32_t i = 0; i < head->n_fields; i++)
 		bytes += head->fields[i].name.len + head->fields[i].value.len + FIELD_MAX;
-	if (format->redaction)
-		bytes += (head->n_fields + 1) * (size_t)REDACTED_MAX;
 	bytes += strlen(format->node) + (m->error ? strlen(m->error) : 0) + m->request_method.len +
 		 m->request_path.len + m->request_host.len;
 	return FIXED_MAX + bytes * ESCAPE_MAX;

@@ -332,9 +332,10 @@ START_TEST(lengths)
 		struct dump_redaction r = redaction_of(one, 1);
 		/* of the same length, one longer, and one as long modulo 64 */
 		snprintf(head, sizeof(head),
-			"GET / HTTP/1.1\r\n%s: 1\r\nb%s: 2\r\nb%s: 3\r\n%s%064d: 4\r\n\r\n", name,
+			"GET / HTTP/1.0\r\n%s: 1\r\nb%s: 2\r\nb%s: 3\r\n%s%064d: 4\r\n\r\n", name,
 			name + 1, name, name, 0);
 		MESSAGE x = message_of(head);
+		ck_assert_int_eq(x->head.fault, HTTP_OK);
 		snprintf(want, sizeof(want),
 			"{\"A%s\":[\"%s\"],\"B%s\":[\"2\"],\"B%s\":[\"3\"],\"A%s%064d\":[\"4\"]}",
 			name + 1, hash_of(&r, SPAN("1")).text, name + 1, name, name + 1, 0);
@@ -384,14 +385,14 @@ START_TEST(values)
 		want);
 	/* folded: all of it */
 	snprintf(want, sizeof(want), "{\"Cookie\":[\"%s\"],\"Host\":[\"h\"]}", folded.text);
-	ck_assert_str_eq(redacted(&headers, "GET / HTTP/1.1\r\nCookie: a=1;\r\n  b=2\r\nHost: h"
+	ck_assert_str_eq(redacted(&headers, "GET / HTTP/1.0\r\nCookie: a=1;\r\n  b=2\r\nHost: h"
 					    "\r\n\r\n"),
 		want);
 	snprintf(want, sizeof(want), "{\"Cookie\":[\"%s\"]}", a.text);
-	ck_assert_str_eq(redacted(&headers, "GET / HTTP/1.1\r\nCookie:\r\n\ta=1\r\n\r\n"), want);
+	ck_assert_str_eq(redacted(&headers, "GET / HTTP/1.0\r\nCookie:\r\n\ta=1\r\n\r\n"), want);
 	/* cut by lost bytes, with and without the colon */
-	ck_assert_str_eq(redacted(&headers, "GET / HTTP/1.1\r\nCookie: a=1"), want);
-	ck_assert_str_eq(redacted(&headers, "GET / HTTP/1.1\r\nCookie"), "{\"Cookie\":[\"\"]}");
+	ck_assert_str_eq(redacted(&headers, "GET / HTTP/1.0\r\nCookie: a=1"), want);
+	ck_assert_str_eq(redacted(&headers, "GET / HTTP/1.0\r\nCookie"), "{\"Cookie\":[\"\"]}");
 }
 END_TEST
 
@@ -421,7 +422,7 @@ START_TEST(odd_lines)
 	BUFFER headers = BUF_INIT(BIG);
 	char head[200];
 
-	snprintf(head, sizeof(head), "GET / HTTP/1.1\r\n%s\r\nServer: s\r\n\r\n", odd[_i]);
+	snprintf(head, sizeof(head), "GET / HTTP/1.0\r\n%s\r\nServer: s\r\n\r\n", odd[_i]);
 	redacted(&headers, head);
 	ck_assert_msg(!strcasestr(headers.data, "c2VjcmV0"), "%s: %s", odd[_i], headers.data);
 	ck_assert_msg(strstr(headers.data, "redacted:") != NULL, "%s: %s", odd[_i], headers.data);
@@ -436,7 +437,7 @@ END_TEST
 START_TEST(odd_names)
 {
 	struct dump_redaction r = REDACTION("Cookie");
-	MESSAGE x = message_of("GET / HTTP/1.1\r\nCookie x\r\nA: b\r\ncookie x: v\r\nCookie2: c\r\n"
+	MESSAGE x = message_of("GET / HTTP/1.0\r\nCookie x\r\nA: b\r\ncookie x: v\r\nCookie2: c\r\n"
 			       "Cookie y\r\n\r\n");
 	BUFFER line = BUF_INIT(BIG);
 	BUFFER headers = BUF_INIT(BIG);
@@ -454,7 +455,8 @@ END_TEST
  * A redacted line is what the line would be if the hashes had been on the wire, under every limit:
  * the values of `head` are read from `plain` with and without the hashes in their place.
  */
-static void check_limits(const char *const names[], uint32_t count, const char *head)
+static void check_limits(
+	const char *const names[], uint32_t count, const char *head, enum http_fault fault)
 {
 	struct dump_redaction r = redaction_of(names, count);
 	MESSAGE x = message_of(head);
@@ -480,6 +482,7 @@ static void check_limits(const char *const names[], uint32_t count, const char *
 			0);
 		from = value.off + value.len;
 	}
+	ck_assert_int_eq(x->head.fault, fault);
 	ck_assert_uint_gt(from, 0);
 	ck_assert_int_eq(buf_append(&hashed, x->bytes + from, strlen(head) - from), 0);
 	MESSAGE y = message_new(hashed.data, hashed.len);
@@ -500,11 +503,11 @@ START_TEST(limit_of_one)
 	size_t len;
 
 	/* a value that is longer than a line, and others that then have room */
-	len = (size_t)snprintf(long_head, sizeof(long_head), "GET / HTTP/1.1\r\nCookie: ");
+	len = (size_t)snprintf(long_head, sizeof(long_head), "GET / HTTP/1.0\r\nCookie: ");
 	memset(long_head + len, 'c', 60000);
 	snprintf(
 		long_head + len + 60000, 5000, "\r\nOther: %02000d\r\nAuthorization: x\r\n\r\n", 1);
-	check_limits(credentials, ARRAY_SIZE(credentials), long_head);
+	check_limits(credentials, ARRAY_SIZE(credentials), long_head, HTTP_OK);
 }
 END_TEST
 
@@ -513,15 +516,16 @@ START_TEST(limit_of_many)
 	size_t len;
 
 	/* values of a byte become longer; more headers than there is room for */
-	len = (size_t)snprintf(long_head, sizeof(long_head), "GET / HTTP/1.1\r\n");
+	len = (size_t)snprintf(long_head, sizeof(long_head), "GET / HTTP/1.0\r\n");
 	for (int i = 0; i < 200; i++)
 		len += (size_t)snprintf(long_head + len, sizeof(long_head) - len, "%s%.0d:%d\r\n",
 			i % 2 ? "N" : "A", i % 2 ? i : 0, i);
 	snprintf(long_head + len, sizeof(long_head) - len, "\r\n");
-	check_limits((const char *const[]){"a", "n1", "n13", "n199"}, 4, long_head);
+	check_limits((const char *const[]){"a", "n1", "n13", "n199"}, 4, long_head, HTTP_OK);
 	/* with a fault, each name is looked at */
 	snprintf(long_head + len, sizeof(long_head) - len, "no colon\r\n\r\n");
-	check_limits((const char *const[]){"a", "n1", "n13", "n199"}, 4, long_head);
+	check_limits(
+		(const char *const[]){"a", "n1", "n13", "n199"}, 4, long_head, HTTP_FAULT_FIELD);
 }
 END_TEST
 
@@ -536,7 +540,7 @@ START_TEST(buffers)
 
 	for (int i = 0; i < 500; i++)
 		len += (size_t)snprintf(long_head + len, sizeof(long_head) - len,
-			i ? "a;%d:b\r\n" : "GET / HTTP/1.1\r\n", i);
+			i ? "a;%d:b\r\n" : "GET / HTTP/1.0\r\n", i);
 	MESSAGE x = message_new(long_head, len);
 	ck_assert_uint_eq(x->head.n_fields, 499);
 	line_of(&line, &r, &x->m, BIG);
@@ -555,7 +559,7 @@ END_TEST
 START_TEST(host)
 {
 	struct dump_redaction r = REDACTION("HOST"), other = REDACTION("Cookie");
-	MESSAGE request = message_of("GET /path HTTP/1.1\r\nHost: host.test\r\nCookie: secret\r\n"
+	MESSAGE request = message_of("GET /path HTTP/1.0\r\nHost: host.test\r\nCookie: secret\r\n"
 				     "User-Agent: curl\r\n\r\n");
 	MESSAGE response = message_of("HTTP/1.1 200 OK\r\nSet-Cookie: secret\r\n\r\n");
 	struct hash h = hash_of(&r, SPAN("host.test"));
