@@ -282,6 +282,18 @@ static int decode(struct decoder *s)
 	return c >= 'A' && c <= 'Z' ? c | 0x20 : c;
 }
 
+/* FNV-1a */
+uint32_t escape_hash_name(struct span name)
+{
+	struct decoder s = {.p = name.p, .end = name.p + name.len};
+	uint32_t hash = UINT32_C(2166136261);
+	int c;
+
+	while ((c = decode(&s)) >= 0)
+		hash = (hash ^ (uint32_t)c) * UINT32_C(16777619);
+	return hash ^ hash >> 16;
+}
+
 int escape_compare_names(struct span a, struct span b)
 {
 	size_t same = 0, len = MIN(a.len, b.len);

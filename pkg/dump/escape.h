@@ -71,6 +71,9 @@ bool escape_is_binary(struct text t);
 /* Lexical order of two header names as they are written; 0: the same key. */
 int escape_compare_names(struct span a, struct span b);
 
+/* The same for names that are the same key. */
+uint32_t escape_hash_name(struct span name);
+
 /* Writes 4 bytes for each 3, rounded up. Returns the end. */
 char *escape_base64(char *d, struct span bytes) MUST_CHECK;
 

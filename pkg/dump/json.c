@@ -197,19 +197,22 @@ static inline struct span name_of(const struct dump_message *m, uint32_t field)
 
 /*
  * Which headers have the same name. Nearly always none do, or two or three: a mark per name in a
- * small bit set tells those apart that may (their marks collide), and only these are sorted. So it
- * is a few nanoseconds per header, and n log n in the worst case that somebody can construct.
+ * small bit set tells those apart that may (their marks collide), and only these are compared, with
+ * the others of their mark. Somebody who knows how marks are made can make them collide; then the
+ * names are sorted. So it is a few nanoseconds per header, and n log n at worst.
  */
 #define MARKS 512
+/* Comparisons per header before sorting. */
+#define COMPARISONS 16
 
 struct groups {
-	bool any;	/* else the rest is not set */
-	uint32_t *next; /* of the same name; NEXT_NONE: last; with NEXT_REPEATED: not the first */
+	bool any;	 /* else the rest is not set */
+	uint32_t *next;	 /* of the same name; NEXT_NONE: last; with NEXT_REPEATED: not the first */
+	uint32_t *other; /* one of another name with the same mark; or all in order of names */
 	uint16_t *mark;
-	uint32_t *order;
 	void *memory;
 	uint32_t next_inline[FIELDS_INLINE];
-	uint32_t order_inline[FIELDS_INLINE];
+	uint32_t other_inline[FIELDS_INLINE];
 	uint16_t mark_inline[FIELDS_INLINE];
 };
 
@@ -223,12 +226,11 @@ static void groups_done(struct groups *g)
 
 static int groups_memory(struct groups *g, uint32_t n)
 {
-	size_t each = sizeof(*g->next) + sizeof(*g->order) + sizeof(*g->mark);
+	size_t each = sizeof(*g->next) + sizeof(*g->other) + sizeof(*g->mark);
 
-	g->any = false;
 	g->memory = NULL;
 	g->next = g->next_inline;
-	g->order = g->order_inline;
+	g->other = g->other_inline;
 	g->mark = g->mark_inline;
 	if (n <= FIELDS_INLINE)
 		return 0;
@@ -236,8 +238,8 @@ static int groups_memory(struct groups *g, uint32_t n)
 	if (!g->memory)
 		return -ENOMEM;
 	g->next = g->memory;
-	g->order = g->next + n;
-	g->mark = (uint16_t *)(g->order + n);
+	g->other = g->next + n;
+	g->mark = (uint16_t *)(g->other + n);
 	return 0;
 }
 
@@ -245,7 +247,9 @@ static int groups_memory(struct groups *g, uint32_t n)
 /* Letters lose their case; that other characters meet does no harm. */
 #define NO_CASE UINT64_C(0x2020202020202020)
 
-/* Equal for names that are the same key. Names that are not ASCII share one. */
+#define MIX UINT64_C(0x9e3779b97f4a7c15)
+
+/* Equal for names that are the same key. */
 static inline unsigned name_mark(struct span name)
 {
 	uint64_t first = 0, last = 0, any, more;
@@ -266,15 +270,17 @@ static inline unsigned name_mark(struct span name)
 		last = (unsigned char)name.p[name.len - 1];
 	}
 	any = first | last;
+	first |= NO_CASE;
+	last |= NO_CASE;
 	for (size_t i = 8; i + 8 < name.len; i += 8) {
 		memcpy(&more, name.p + i, 8);
 		any |= more;
+		first = (first ^ (more | NO_CASE)) * MIX;
+		first ^= first >> 32;
 	}
 	if (unlikely(any & HIGH_BITS))
-		return 0;
-	first |= NO_CASE;
-	last |= NO_CASE;
-	first = (first ^ (last << 23 | last >> 41) ^ name.len) * UINT64_C(0x9e3779b97f4a7c15);
+		return escape_hash_name(name) % MARKS;
+	first = (first ^ (last << 23 | last >> 41) ^ name.len) * MIX;
 	return (unsigned)(first >> 55);
 }
 
@@ -290,23 +296,60 @@ static int compare_fields(const void *a, const void *b, void *ctx)
 	return r ? r : i < j ? -1 : i > j;
 }
 
-static void groups_link(struct groups *g, const struct dump_message *m, const uint64_t *twice)
+static bool same_name(const struct dump_message *m, uint32_t a, uint32_t b)
 {
-	uint32_t n = m->head->n_fields, candidates = 0;
+	return escape_compare_names(name_of(m, a), name_of(m, b)) == 0;
+}
+
+static void link_fields(struct groups *g, uint32_t before, uint32_t field)
+{
+	g->next[before] = (g->next[before] & NEXT_REPEATED) | field;
+	g->next[field] = NEXT_NONE | NEXT_REPEATED;
+}
+
+/*
+ * Each mark has a list of names, each name in it the last field that has it. False: too many
+ * comparisons.
+ */
+static bool link_by_marks(struct groups *g, const struct dump_message *m, const uint64_t *twice)
+{
+	uint64_t budget = (uint64_t)m->head->n_fields * COMPARISONS;
+	uint32_t last[MARKS];
+
+	for (uint32_t i = 0; i < MARKS; i++)
+		last[i] = NEXT_NONE;
+	for (uint32_t i = 0; i < m->head->n_fields; i++) {
+		uint32_t *at = &last[g->mark[i]];
+
+		g->next[i] = g->other[i] = NEXT_NONE;
+		if (!(twice[g->mark[i] / 64] >> g->mark[i] % 64 & 1))
+			continue;
+		while (*at != NEXT_NONE && !same_name(m, i, *at)) {
+			at = &g->other[*at];
+			if (budget-- == 0)
+				return false;
+		}
+		if (*at != NEXT_NONE) {
+			link_fields(g, *at, i);
+			g->other[i] = g->other[*at];
+		}
+		*at = i;
+	}
+	return true;
+}
+
+static void link_by_names(struct groups *g, const struct dump_message *m)
+{
+	uint32_t n = m->head->n_fields;
 
 	for (uint32_t i = 0; i < n; i++) {
 		g->next[i] = NEXT_NONE;
-		if (twice[g->mark[i] / 64] >> g->mark[i] % 64 & 1)
-			g->order[candidates++] = i;
+		g->other[i] = i;
 	}
-	qsort_r(g->order, candidates, sizeof(*g->order), compare_fields, (void *)m);
-	for (uint32_t i = 1; i < candidates; i++) {
-		uint32_t a = g->order[i - 1], b = g->order[i];
-
-		if (escape_compare_names(name_of(m, a), name_of(m, b)) != 0)
-			continue;
-		g->next[a] = (g->next[a] & NEXT_REPEATED) | b;
-		g->next[b] |= NEXT_REPEATED;
+	qsort_r(g->other, n, sizeof(*g->other), compare_fields, (void *)m);
+	for (uint32_t i = 1; i < n; i++) {
+		if (same_name(m, g->other[i - 1], g->other[i]))
+			link_fields(g, g->other[i - 1], g->other[i]);
 	}
 }
 
@@ -327,10 +370,9 @@ static int groups_init(struct groups *g, const struct dump_message *m)
 		twice[mark / 64] |= seen[mark / 64] & bit;
 		seen[mark / 64] |= bit;
 	}
-	if (any) {
-		groups_link(g, m, twice);
-		g->any = true;
-	}
+	g->any = any != 0;
+	if (any && !link_by_marks(g, m, twice))
+		link_by_names(g, m);
 	return 0;
 }
 

@@ -55,8 +55,8 @@ static void check_whole(const struct dump_message *m)
 	OBJECT object = ref_parse(line, out.len);
 	OBJECT expected = ref_object(&unlimited, m);
 
-	ck_assert_msg(object != NULL, "not a line of JSON: %.3000s", line);
-	ck_assert_msg(ref_equal(object, expected), "%.3000s\nexpected: %.3000s", line,
+	ck_assert_msg(object != NULL, "not a line of JSON: %.1500s", line);
+	ck_assert_msg(ref_equal(object, expected), "%.1500s\nexpected: %.1500s", line,
 		json_object_to_json_string(expected));
 }
 
@@ -583,6 +583,32 @@ START_TEST(many_headers)
 			check_whole(ref_done(r));
 		}
 	}
+}
+END_TEST
+
+/* Names that somebody made who knows how marks are computed: they all have the same one (on a
+ * little-endian machine). So many that they are sorted. */
+START_TEST(many_headers_of_one_mark)
+{
+	MESSAGE r = ref_request(SPAN("GET"), SPAN("/"));
+	char value[16];
+
+	for (uint32_t i = 0; i < 1500; i++) {
+		char name[17] = "pppppppppppppppp";
+
+		/* Four bits of each byte of the second half have a counterpart in the first. */
+		for (unsigned bit = 0; bit < 12; bit++) {
+			unsigned byte = bit / 4, which = bit % 4;
+
+			if (!((i % 1000 * 7 + 1) >> bit & 1))
+				continue;
+			name[8 + byte] = (char)(name[8 + byte] ^ 2 << which);
+			name[byte + 3] = (char)(name[byte + 3] ^ 1 << which);
+		}
+		ref_field(r, span_of(name, 16),
+			span_of(value, (size_t)snprintf(value, sizeof(value), "%u", i)));
+	}
+	check_whole(ref_done(r));
 }
 END_TEST
 
@@ -1362,6 +1388,7 @@ static Suite *suite(void)
 	tcase_add_test(line, repeated_names);
 	tcase_add_test(line, names_alike);
 	tcase_add_test(line, many_headers);
+	tcase_add_test(line, many_headers_of_one_mark);
 	tcase_add_test(line, base64);
 	tcase_add_test(line, body_sizes);
 	tcase_add_test(line, schema);
