@@ -872,7 +872,8 @@ static bool refuse_request(
  */
 static void check_refused_request(void)
 {
-	struct text one = request("GET", "/filler", 0, 0), never = request("GET", "/never", 0, 0);
+	struct text one = request("GET", "/filler", 0, 0),
+		    never = request("GET", "/never-sent", 0, 0);
 	int count = 0, tries = 0;
 	struct conn k;
 	bool ok;
