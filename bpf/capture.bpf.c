@@ -50,7 +50,12 @@ const volatile bool count_fastopen = false;
 
 /* ---- shared with user space while running ---- */
 
-__u32 own_tgid = 0;	/* the loader, in the initial pid namespace */
+__u32 own_tgid = 0; /* the loader, in the initial pid namespace */
+/* Where the loader listens: for packets to it, where its listening socket cannot hand down its
+ * state. */
+__u32 own_netns = 0;
+__u32 own_port = 0;
+__u64 own_addr[2] = {};
 __u32 wakeup_asked = 0; /* user space sets it to 0 before it drains */
 
 struct {
@@ -1335,6 +1340,17 @@ static __always_inline u32 tcp_header(struct __sk_buff *skb, struct tcp *tcp)
 	return bpf_skb_load_bytes(skb, off, tcp, sizeof(*tcp)) ? 0 : off;
 }
 
+static __always_inline bool to_loader(const struct conn *c)
+{
+	u64 addr[2];
+
+	if (c->local_port != own_port || c->netns != own_netns)
+		return false;
+	__builtin_memcpy(addr, c->local_addr, 16);
+	return (own_addr[0] | own_addr[1]) == 0 ||
+	       (addr[0] == own_addr[0] && addr[1] == own_addr[1]);
+}
+
 /* What is behind the headers, for a packet that carries data of a connection. Passes every packet.
  */
 SEC("cgroup_skb/ingress")
@@ -1394,6 +1410,8 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 			return 1;
 		}
 		c->fresh = bytes_sent(true, tp) <= 1 && tp->bytes_received == 0;
+		if (!use_storage && to_loader(c))
+			c->verdict = V_OWN;
 	}
 	count->calls++;
 	count->seen += left;
@@ -1521,8 +1539,14 @@ static __always_inline int state_changed(bool btf, struct sock *sk, int before, 
 		if (!own_tgid || bpf_get_current_pid_tgid() >> 32 != own_tgid)
 			return 0;
 		c = conn_make(btf, CAPTURE_P_STATE, sk, count);
-		if (c)
-			c->verdict = V_OWN;
+		if (!c)
+			return 0;
+		c->verdict = V_OWN;
+		if (now == TCP_LISTEN) {
+			own_netns = c->netns;
+			own_port = c->local_port;
+			__builtin_memcpy(own_addr, c->local_addr, 16);
+		}
 		return 0;
 	}
 	if (now == TCP_ESTABLISHED) {
