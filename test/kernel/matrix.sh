@@ -24,7 +24,7 @@ trixie                       kprobe+fexit          quick fentry                 
 sid                          tracepoint+fexit      quick fentry,kprobe                  --hook=auto
 sid                          tracepoint+cgroup_skb full  -                              --hook=tracepoint
 '
-VM_SECONDS=${EBPFDUMP_VM_SECONDS:-600}
+VM_SECONDS=${EBPFDUMP_VM_SECONDS:-1200}
 
 here=$(cd "$(dirname "$0")/../.." && pwd)
 [ $# -ge 3 ] || { echo "usage: test/kernel/matrix.sh LOADER KERNEL-CHECKS LOG-FOLDER [SUITE...]" >&2; exit 2; }
