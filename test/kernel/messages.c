@@ -741,7 +741,8 @@ static void check_concurrent(void)
 	}
 	EXPECT(lacking <= missed, "%d messages are missing, %.0f missed runs are counted", lacking,
 		missed);
-	EXPECT(unpaired <= missed, "%d responses answer nothing, %.0f missed runs are counted",
+	/* where a message is missing, its neighbour may lack its counterpart as well */
+	EXPECT(unpaired <= 2 * missed, "%d responses answer nothing, %.0f missed runs are counted",
 		unpaired, missed);
 }
 
