@@ -212,7 +212,7 @@ def redaction_fault(want, got, names, expected):
     return None if (len(got), count) == (len(want), expected) else f"{len(got)} lines, {count} hashes"
 
 
-def redaction(loader, folder):
+def redaction(loader, san, folder):
     capture = make.Capture()
     capture.clock(make.START_WALL)
     for path in (b"/redact", b"/again"):
@@ -248,7 +248,7 @@ def redaction(loader, folder):
 
     golden_lines = [json.loads(line) for line in GOLDEN.read_bytes().splitlines()]
     expected = sum(v != "" for d in golden_lines if "headers_truncated" not in d for v in taken_apart(d, CREDENTIALS)[0])
-    r = run(loader, folder / "all.rec", redact=None)
+    r = run(san, folder / "all.rec", redact=None)
     check(f"redaction: the golden lines, {expected} values", failure_of(r) or output_fault(r.stdout) or
           redaction_fault(golden_lines, messages(r), CREDENTIALS, expected) or
           (None if expected else "nothing to redact"))
@@ -427,7 +427,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     golden(loader, san, folder)
     flags(loader, folder)
-    redaction(loader, folder)
+    redaction(loader, san, folder)
     damaged(san, folder)
     mutate(san, folder)
     print(f"{passed} passed, {failed} failed")
