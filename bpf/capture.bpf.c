@@ -851,6 +851,11 @@ static __always_inline void capture_buffers(
 	for (u32 i = 0; i < CAPTURE_SEGMENTS_MAX; i++)
 		if (!capture_piece(program))
 			break;
+	/* too many buffers, or one that cannot be read: a record without bytes stands for the rest
+	 */
+	if (call->left && call->wanted && call->done != EMIT_FULL)
+		emit_empty(count, c, CAPTURE_DATA, call->direction, call->seq, call->left,
+			call->flags);
 	not_captured(count, call->done, call->bytes, call->left, call->wanted);
 }
 
@@ -1010,7 +1015,8 @@ static __always_inline int sent(bool btf, struct sock *sk, struct msghdr *msg)
 		}
 	} else {
 		c->seen[CAPTURE_EGRESS] = 1;
-		if (c->fresh)
+		/* not so if the first call went unseen */
+		if (c->fresh && bytes_sent(btf, tp) <= 1)
 			flags |= CAPTURE_F_FIRST;
 	}
 	c->next[CAPTURE_EGRESS] = seq + bytes;
@@ -1158,7 +1164,8 @@ static __always_inline int received(bool btf, struct sock *sk, struct msghdr *ms
 		bytes -= known;
 	} else {
 		c->seen[CAPTURE_INGRESS] = 1;
-		if (c->fresh)
+		/* a FIN that came along counts as one */
+		if (c->fresh && bytes_read(btf, tp) <= (u64)bytes + 1)
 			flags |= CAPTURE_F_FIRST;
 	}
 	c->next[CAPTURE_INGRESS] = seq + bytes;
@@ -1439,7 +1446,8 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 			return 1;
 		}
 	}
-	if (!c->seen[CAPTURE_INGRESS] && c->fresh && seq == tp->rcv_nxt) {
+	if (!c->seen[CAPTURE_INGRESS] && c->fresh && seq == tp->rcv_nxt &&
+		tp->bytes_received == 0) {
 		c->seen[CAPTURE_INGRESS] = 1;
 		flags |= CAPTURE_F_FIRST;
 	}

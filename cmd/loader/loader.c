@@ -31,7 +31,9 @@ static void wait_for_reader(struct loader *l, uint64_t most)
 
 	for (;;) {
 		sink_stats(l->sink, &s);
-		if (s.queued_bytes <= most || s.dropped[SINK_DROP_CLOSED])
+		/* a full disk may stay full: what waits for it is dropped in the end, and counted
+		 */
+		if (s.queued_bytes <= most || s.dropped[SINK_DROP_CLOSED] || s.error)
 			return;
 		sink_kick(l->sink);
 		nanosleep(&nap, NULL);
@@ -75,16 +77,33 @@ static void on_tunnel(void *ctx, uint64_t connection)
 		probe_ignore(l->probe, connection);
 }
 
+static void give_up_recording(struct loader *l, const struct err *err)
+{
+	log_error("--record: %s; no more records are written", err->text);
+	(void)capture_writer_close(TAKE(l->writer), NULL);
+}
+
+/* A full disk, a reader that is gone: once, when it begins. */
+static void report_output(struct loader *l)
+{
+	struct sink_stats s;
+
+	if (!l->sink)
+		return;
+	sink_stats(l->sink, &s);
+	if (s.error && s.error != l->output_error)
+		log_error("standard output: %s; what does not fit the buffer is dropped",
+			strerror(s.error));
+	l->output_error = s.error;
+}
+
 static void on_record(void *ctx, const struct capture_record *record, const char *data)
 {
 	struct loader *l = ctx;
 	struct err err = {0};
 
-	if (l->writer && capture_writer_add(l->writer, record, data, l->wall_offset_ns, &err)) {
-		log_error("--record: %s; no more records are written", err.text);
-		(void)capture_writer_close(l->writer, NULL);
-		l->writer = NULL;
-	}
+	if (l->writer && capture_writer_add(l->writer, record, data, l->wall_offset_ns, &err))
+		give_up_recording(l, &err);
 	flow_record(l->flow, record, data, l->wall_offset_ns);
 }
 
@@ -159,6 +178,7 @@ static int loader_finish(struct loader *l)
 	if (l->sink) {
 		sink_kick(l->sink);
 		(void)sink_flush(l->sink, FLUSH_MS);
+		report_output(l);
 		sink_stats(l->sink, &s);
 		for (size_t i = 0; i < SINK_DROP_MAX; i++)
 			dropped += s.dropped[i];
@@ -233,9 +253,14 @@ static void on_tick(void *ctx)
 {
 	struct loader *l = ctx;
 
+	struct err err = {0};
+
 	flow_tick(l->flow, clock_mono_ns());
 	if (l->sink)
 		sink_kick(l->sink);
+	if (l->writer && capture_writer_flush(l->writer, &err))
+		give_up_recording(l, &err);
+	report_output(l);
 }
 
 static void on_interfaces(void *ctx)

@@ -4,6 +4,7 @@
 #include "pkg/probe/probe.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -66,6 +67,8 @@ int capture_writer_open(const char *path, struct capture_writer **ret_writer, st
 	CLEANUP(writer_free)
 	struct capture_writer *w = calloc(1, sizeof(*w));
 	bool std = strcmp(path, "-") == 0;
+	CLEANUP(closep)
+	int fd = -1;
 	int r;
 
 	if (!w)
@@ -74,9 +77,13 @@ int capture_writer_open(const char *path, struct capture_writer **ret_writer, st
 	w->buffer = malloc(WRITE_BUFFER);
 	if (!w->path || !w->buffer)
 		return err_set(err, ENOMEM, "out of memory");
-	w->f = std ? stdout : fopen(path, "we");
+	/* the records are the traffic, with all its secrets: for the owner alone */
+	fd = std ? -1 : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	w->f = std ? stdout : fd < 0 ? NULL : fdopen(fd, "w");
 	if (!w->f)
 		return err_set(err, errno, "%s: %s", path, strerror(errno));
+	if (!std)
+		(void)TAKE_FD(fd);
 	setvbuf(w->f, w->buffer, _IOFBF, WRITE_BUFFER);
 	memcpy(header.magic, magic, sizeof(magic));
 	r = put(w, &header, sizeof(header), err);
@@ -120,6 +127,11 @@ int capture_writer_add(struct capture_writer *w, const struct capture_record *re
 		w->wall_offset_ns = wall_offset_ns;
 	}
 	return put_record(w, record, data, err);
+}
+
+int capture_writer_flush(struct capture_writer *w, struct err *err)
+{
+	return fflush(w->f) ? err_set(err, errno, "%s: %s", w->path, strerror(errno)) : 0;
 }
 
 int capture_writer_close(struct capture_writer *w, struct err *err)

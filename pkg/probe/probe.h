@@ -122,12 +122,15 @@ uint32_t probe_unknown_interfaces(const struct probe_options *options);
 /* ---- files of capture records: docs/REFERENCE.md describes the format ---- */
 
 struct capture_writer;
-/* path "-": standard output. Written through a buffer of 1 MiB. */
+/* path "-": standard output. A file is made for its owner alone (0600). Written through a buffer of
+ * 1 MiB. */
 int capture_writer_open(
 	const char *path, struct capture_writer **ret_writer, struct err *err) MUST_CHECK;
 /* Adds a CAPTURE_CLOCK record first whenever wall_offset_ns moved by more than 1 ms. */
 int capture_writer_add(struct capture_writer *w, const struct capture_record *record,
 	const char *data, int64_t wall_offset_ns, struct err *err) MUST_CHECK;
+/* What was added is in the file, or it is said why not. */
+int capture_writer_flush(struct capture_writer *w, struct err *err) MUST_CHECK;
 /* Flushes and closes; reports a failed write. */
 int capture_writer_close(struct capture_writer *w, struct err *err);
 
