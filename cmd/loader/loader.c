@@ -81,6 +81,7 @@ static void give_up_recording(struct loader *l, const struct err *err)
 {
 	log_error("--record: %s; no more records are written", err->text);
 	(void)capture_writer_close(TAKE(l->writer), NULL);
+	l->record_failed = true;
 }
 
 /* A full disk, a reader that is gone: once, when it begins. */
@@ -172,7 +173,7 @@ static int loader_finish(struct loader *l)
 	struct sink_stats s = {0};
 	struct err err = {0};
 	uint64_t dropped = 0;
-	int status = EXIT_OK;
+	int status = l->record_failed ? EXIT_FAILED : EXIT_OK;
 
 	flow_finish(l->flow);
 	if (l->sink) {

@@ -30,6 +30,7 @@ struct loader {
 	struct flow *flow;
 	struct sink *sink;	       /* NULL: standard output carries the records (--record -) */
 	struct capture_writer *writer; /* NULL: no --record */
+	bool record_failed;	       /* --record: the file lacks something */
 	int output_error;	       /* errno of standard output, as last reported */
 	/* only when capturing */
 	struct loop *loop;
