@@ -30,15 +30,15 @@ ifneq ($(SAN),)
 CFLAGS  += -fsanitize=$(SAN) $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=undefined)
 LDFLAGS += -fsanitize=$(SAN)
 endif
-LIBS    := -lbpf -lelf -lz -lmicrohttpd -lpthread
+# Each program links what it uses of them.
+LIBS    := -Wl,--as-needed -lbpf -lelf -lmicrohttpd -lcurl -ljson-c -lcrypto -lz -lpthread
 
 # ---- sources ---------------------------------------------------------------------------------------
 
-ROOMS   := base http dump flow spec sink telemetry probe
-LIB_SRC := $(foreach r,$(ROOMS),$(wildcard pkg/$(r)/*.c))
+LIB_SRC := $(wildcard pkg/*/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 LIB     := $(B)/libebpfdump.a
-PROGRAMS := $(B)/ebpfdump-loader
+PROGRAMS := $(patsubst cmd/%/main.c,$(B)/ebpfdump-%,$(wildcard cmd/*/main.c))
 SUDO    := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # Anything that changes how objects are compiled rebuilds them.
@@ -58,7 +58,9 @@ $(LIB): $(LIB_OBJ)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(B)/ebpfdump-loader: $(patsubst %.c,$(B)/%.o,$(wildcard cmd/loader/*.c)) $(LIB)
+# One program for each folder of cmd/.
+.SECONDEXPANSION:
+$(B)/ebpfdump-%: $$(patsubst %.c,$(B)/%.o,$$(wildcard cmd/$$*/*.c)) $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
 
@@ -102,7 +104,7 @@ CHECK_LIBS = $(shell pkg-config --libs check)
 
 $(B)/test/unit/%_test: $(B)/test/unit/%_test.o $(LIB)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) $(CHECK_LIBS) -ljson-c -o $@
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) $(CHECK_LIBS) -o $@
 
 unit: $(UNIT) ## unit tests
 	$(Q)hack/run-unit.sh $(UNIT)
@@ -115,16 +117,21 @@ FUZZ_NAMES   := $(FUZZ_SRC:test/fuzz/%_fuzz.c=%)
 FUZZ_B       := $(BUILD)/fuzz
 FUZZ_CFLAGS  := -std=gnu11 -O1 -g $(WARN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined \
                 -fsanitize=address,undefined
-# what the fuzzers reach: no thread, no kernel
-FUZZ_LIB_SRC := $(filter-out pkg/sink/% pkg/telemetry/% pkg/probe/probe.c,$(LIB_SRC))
+FUZZ_LIB     := $(FUZZ_B)/libebpfdump.a
 
 $(FUZZ_B)/%.o: %.c
 	$(call say,FUZZCC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CLANG) $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link $(CPPFLAGS) -MMD -MP -c $< -o $@
 
-$(FUZZ_B)/%_fuzz: $(FUZZ_B)/test/fuzz/%_fuzz.o $(FUZZ_LIB_SRC:%.c=$(FUZZ_B)/%.o)
-	$(Q)$(CLANG) $(FUZZ_CFLAGS) -fsanitize=fuzzer $^ -ljson-c -lpthread -o $@
+$(FUZZ_B)/pkg/probe/%.o: CPPFLAGS += -I$(BUILD)
+$(FUZZ_B)/pkg/probe/probe.o: | $(BUILD)/bpf/capture.skel.h
+
+$(FUZZ_LIB): $(LIB_SRC:%.c=$(FUZZ_B)/%.o)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(FUZZ_B)/%_fuzz: $(FUZZ_B)/test/fuzz/%_fuzz.o $(FUZZ_LIB)
+	$(Q)$(CLANG) $(FUZZ_CFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
 
 # New inputs go to build/; those worth keeping are merged into the corpus by hand (libFuzzer's -merge=1).
 fuzz-%: $(FUZZ_B)/%_fuzz
@@ -170,4 +177,4 @@ help: ## list the targets
 
 .PHONY: all run demo install unit fuzz test docs check-docs format lint clean help
 -include $(LIB_OBJ:.o=.d) $(patsubst %,$(B)/%.d,$(basename $(wildcard cmd/*/*.c test/*/*.c)))
--include $(patsubst %.c,$(FUZZ_B)/%.d,$(FUZZ_SRC) $(FUZZ_LIB_SRC))
+-include $(patsubst %.c,$(FUZZ_B)/%.d,$(FUZZ_SRC) $(LIB_SRC))

@@ -5,11 +5,12 @@
 # sudo, and only if something is missing. Services that packages bring are not started.
 set -eu
 
-build='gcc libc6-dev make clang llvm bpftool libbpf-dev libelf-dev zlib1g-dev libmicrohttpd-dev pkg-config'
-test="check libjson-c-dev curl ca-certificates nginx-light python3 iproute2 procps openssl socat valgrind
+build='gcc libc6-dev make clang llvm bpftool libbpf-dev libelf-dev zlib1g-dev libmicrohttpd-dev libcurl4-openssl-dev
+libssl-dev libjson-c-dev pkg-config'
+test="check curl ca-certificates nginx-light python3 iproute2 procps openssl socat valgrind
 qemu-system-x86 busybox-static cpio xz-utils dpkg prometheus clang-format cppcheck shellcheck git
 debootstrap libc6-dev-arm64-cross"
-bench='wrk nginx-light tcpdump ngrep tshark libjson-c-dev iproute2 python3 procps'
+bench='wrk nginx-light tcpdump ngrep tshark iproute2 python3 procps'
 
 wanted=''
 for purpose in "${@:-build}"; do

@@ -137,7 +137,7 @@ chmod 755 "$root/init" "$root/command"
 (cd "$root" && find . -print0 | cpio -0 -o -H newc -R 0:0 --quiet) >"$tmp/initramfs"
 
 parameters="console=ttyS0 panic=-1 nosoftlockup random.trust_cpu=on mitigations=off tsc=reliable $append"
-machine=(-accel "tcg,thread=multi" -smp "$cpus" -cpu max -m "$memory" -nic none)
+machine=(-accel "tcg,thread=single" -smp "$cpus" -cpu max -m "$memory" -nic none)
 if [ -n "$icount" ]; then
 	machine=(-accel tcg -icount "shift=0,sleep=off" -seed 1 -rtc "base=2024-01-01,clock=vm" -smp 1
 		-cpu "max,-erms,-fsrm,-rdrand,-rdseed" -m "$memory" -nic none)
@@ -152,9 +152,10 @@ timeout -k 5 "$timeout" qemu-system-x86_64 "${machine[@]}" -nodefaults -display 
 	-serial "file:$tmp/status" </dev/null || status=$?
 
 result=$(tr -cd 0-9 <"$tmp/status")
-if [ -n "$result" ] && grep -aqE '(BUG:|Oops|general protection fault|refcount_t:)' "$console"; then
+complaint='BUG:|Oops|int3:|invalid opcode:|general protection fault|refcount_t:|Kernel panic'
+if grep -aqE "($complaint)" "$console"; then
 	say "the kernel complained:"
-	grep -aE -A 20 '(BUG:|Oops|general protection fault|refcount_t:)' "$console" | head -n 60 >&2
+	grep -aE -A 40 "($complaint)" "$console" | head -n 60 | tr -d '\r' >&2
 	result=125
 fi
 if [ -n "$result" ] && [ "$result" -eq 0 ]; then
@@ -169,7 +170,7 @@ if [ -z "$result" ]; then
 		result=125
 	fi
 	say "last words of the kernel:"
-	tail -n 25 "$console" | tr -d '\r' >&2 || true
+	tail -n 10 "$console" | tr -d '\r' >&2 || true
 fi
 say "exit status $result on $(cat "$kernel/version" 2>/dev/null || echo "$kernel"); to repeat:"
 say "  $reproduce"

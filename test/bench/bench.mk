@@ -19,7 +19,7 @@ $(B)/test/bench/%.o: CPPFLAGS += -I$(BUILD)
 
 $(B)/test/bench/bench-%: $(B)/test/bench/%.o $(LIB)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ -Wl,--as-needed $(LIBS) -ljson-c -o $@
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
 
 bench-programs: $(B)/ebpfdump-loader $(BENCH_PROGRAMS)
 

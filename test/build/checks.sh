@@ -9,7 +9,7 @@ set -uo pipefail
 
 cd "$(dirname "$0")/../.." || exit 1
 # Shared libraries that the programs may need.
-ALLOWED='libbpf\.so\.1|libelf\.so\.1|libz\.so\.1|libmicrohttpd\.so\.12|libc\.so\.6|libpthread\.so\.0|ld-linux-.*'
+ALLOWED='libbpf\.so\.1|libelf\.so\.1|libz\.so\.1|libmicrohttpd\.so\.12|libcurl\.so\.4|libjson-c\.so\.5|libcrypto\.so\.3|libc\.so\.6|libpthread\.so\.0|ld-linux-.*'
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -17,7 +17,7 @@ set -euo pipefail
 
 suite=trixie
 # what unit tests need beside what `hack/deps.sh build` installs
-more='check libjson-c-dev'
+more='check'
 
 if [ "$(id -u)" -ne 0 ]; then
 	exec sudo EBPFDUMP_CACHE="${EBPFDUMP_CACHE:-$HOME/.cache/ebpfdump}" CI="${CI:-}" \
