@@ -59,10 +59,12 @@ $(LIB): $(LIB_OBJ)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
 # One program for each folder of cmd/.
-.SECONDEXPANSION:
-$(B)/ebpfdump-%: $$(patsubst %.c,$(B)/%.o,$$(wildcard cmd/$$*/*.c)) $(LIB)
-	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
+define program_rule
+$(B)/ebpfdump-$(1): $(patsubst %.c,$(B)/%.o,$(wildcard cmd/$(1)/*.c)) $(LIB)
+	$$(call say,LINK,$$@)
+	$$(Q)$$(CC) $$(CFLAGS) $$(LDFLAGS) $$^ $$(LIBS) -o $$@
+endef
+$(foreach p,$(patsubst cmd/%/main.c,%,$(wildcard cmd/*/main.c)),$(eval $(call program_rule,$(p))))
 
 run: ## install what is missing, build, and capture this machine's HTTP (ARGS='--interface lo')
 	@hack/deps.sh build
