@@ -33,7 +33,7 @@ static const char *const credentials[] = {
 
 #define FIELD(name) .offset = offsetof(struct spec, name)
 
-static const struct spec_option table[] = {
+static const struct spec_option loader_options[] = {
 	{
 		.flag = "interface",
 		.path = "spec.interfaces",
@@ -344,8 +344,8 @@ static const struct spec_option table[] = {
 
 const struct spec_option *spec_options(size_t *ret_count)
 {
-	*ret_count = ARRAY_SIZE(table);
-	return table;
+	*ret_count = ARRAY_SIZE(loader_options);
+	return loader_options;
 }
 
 /* ---- numbers and what is allowed, for people ---- */
@@ -472,6 +472,8 @@ static const char *allowed_text(const struct spec_option *o, struct text *out)
 		add(out, " bytes");
 		if (o->name == SPEC_NAME_INTERFACE)
 			add(out, " without blanks and '/', not '.' or '..'");
+		if (o->name == SPEC_NAME_HOST)
+			add(out, " without ':', '/', '@' and blanks");
 		break;
 	}
 	return out->s;
@@ -531,12 +533,14 @@ static bool valid_name(const struct spec_option *o, const char *name)
 
 	if (len < o->min || len > o->max)
 		return false;
+	if (o->name == SPEC_NAME_HOST)
+		return strpbrk(name, "/:@ \t\n\v\f\r") == NULL;
 	return o->name == SPEC_NAME_HEADER ? valid_header(name) : valid_interface(name);
 }
 
 static bool same_name(const struct spec_option *o, const char *a, const char *b)
 {
-	if (o->name == SPEC_NAME_HEADER)
+	if (o->name != SPEC_NAME_INTERFACE)
 		return span_eq_nocase(span_str(a), span_str(b));
 	return strcmp(a, b) == 0;
 }
@@ -595,8 +599,8 @@ static int parse_number(const struct spec_option *o, const char *value, uint64_t
 	return 0;
 }
 
-static int set_value(struct spec *spec, const struct spec_option *o, const char *value, bool first,
-	struct err *err)
+static int set_value(
+	void *spec, const struct spec_option *o, const char *value, bool first, struct err *err)
 {
 	void *field = (char *)spec + o->offset;
 	int r = 0;
@@ -632,11 +636,11 @@ static int set_value(struct spec *spec, const struct spec_option *o, const char 
 	return r < 0 ? not_allowed(err, o, value) : 0;
 }
 
-static int set_defaults(struct spec *spec, struct err *err)
+static int set_defaults(const struct spec_table *table, void *spec, struct err *err)
 {
-	*spec = (struct spec){0};
-	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-		const struct spec_option *o = &table[i];
+	memset(spec, 0, table->size);
+	for (size_t i = 0; i < table->count; i++) {
+		const struct spec_option *o = &table->options[i];
 		int r = 0;
 
 		if (o->fallback)
@@ -676,7 +680,7 @@ static size_t distance(struct span a, struct span b)
 	return row[b.len];
 }
 
-static int unknown_flag(struct err *err, const char *arg)
+static int unknown_flag(const struct spec_table *table, struct err *err, const char *arg)
 {
 	const char *name = arg + strspn(arg, "-");
 	struct span word = span_of(name, strcspn(name, "="));
@@ -684,15 +688,15 @@ static int unknown_flag(struct err *err, const char *arg)
 	size_t best_distance = 3;
 	struct text text;
 
-	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-		struct span flag = span_str(table[i].flag);
+	for (size_t i = 0; i < table->count; i++) {
+		struct span flag = span_str(table->options[i].flag);
 		size_t d = distance(word, flag);
 
 		/* what is cut short or has an ending too many is near as well */
 		if (word.len >= 3 && memcmp(word.p, flag.p, MIN(word.len, flag.len)) == 0)
 			d = MIN(d, (size_t)1);
 		if (d < best_distance && d < word.len) {
-			best = &table[i];
+			best = &table->options[i];
 			best_distance = d;
 		}
 	}
@@ -703,17 +707,17 @@ static int unknown_flag(struct err *err, const char *arg)
 		err, EINVAL, "%s: there is no such flag: --help lists them", shown(arg, &text));
 }
 
-static const struct spec_option *find_option(struct span name)
+static const struct spec_option *find_option(const struct spec_table *table, struct span name)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
-		if (span_eq(span_str(table[i].flag), name))
-			return &table[i];
+	for (size_t i = 0; i < table->count; i++)
+		if (span_eq(span_str(table->options[i].flag), name))
+			return &table->options[i];
 	return NULL;
 }
 
 /* One flag, argv[*i]; moves *i over its value. */
-static int parse_flag(
-	struct spec *spec, int argc, char *const argv[], int *i, bool *given, struct err *err)
+static int parse_flag(const struct spec_table *table, void *spec, int argc, char *const argv[],
+	int *i, bool *given, struct err *err)
 {
 	const char *arg = argv[*i], *name, *value;
 	const struct spec_option *o;
@@ -727,11 +731,11 @@ static int parse_flag(
 			shown(arg, &text));
 	name = arg + 2;
 	if (strncmp(arg, "--", 2) != 0 || name[0] == '\0')
-		return unknown_flag(err, arg);
+		return unknown_flag(table, err, arg);
 	value = strchr(name, '=');
-	o = find_option(span_of(name, value ? (size_t)(value - name) : strlen(name)));
+	o = find_option(table, span_of(name, value ? (size_t)(value - name) : strlen(name)));
 	if (!o)
-		return unknown_flag(err, arg);
+		return unknown_flag(table, err, arg);
 
 	if (value)
 		value++;
@@ -744,13 +748,13 @@ static int parse_flag(
 				allowed_text(o, &text));
 		value = argv[++*i];
 	}
-	first = !given[o - table];
-	given[o - table] = true;
+	first = !given[o - table->options];
+	given[o - table->options] = true;
 	return set_value(spec, o, value, first, err);
 }
 
 /* "HOST:PORT", "[V6]:PORT", ":PORT" or nothing. That the host exists is telemetry's to find out. */
-static bool valid_listen(const char *listen)
+bool spec_valid_listen(const char *listen)
 {
 	const char *port = strrchr(listen, ':');
 	const char *host_end = port;
@@ -765,11 +769,12 @@ static bool valid_listen(const char *listen)
 	return strcspn(listen, ":[]/ ") == (size_t)(host_end - listen);
 }
 
-static int check_together(const struct spec *spec, struct err *err)
+static int check_loader(const void *parsed, struct err *err)
 {
+	const struct spec *spec = parsed;
 	struct text text, line;
 
-	if (!valid_listen(spec->listen))
+	if (!spec_valid_listen(spec->listen))
 		return err_set(err, EINVAL,
 			"--listen: '%s' is not allowed: HOST:PORT, [IPV6]:PORT, :PORT or nothing",
 			shown(spec->listen, &text));
@@ -790,23 +795,28 @@ static int check_together(const struct spec *spec, struct err *err)
 	return 0;
 }
 
-int spec_parse_args(struct spec *spec, int argc, char *const argv[], struct err *err)
+int spec_parse(
+	const struct spec_table *table, void *spec, int argc, char *const argv[], struct err *err)
 {
-	bool given[ARRAY_SIZE(table)] = {false};
-	struct spec parsed;
+	bool given[SPEC_OPTIONS_MAX] = {false};
+	CLEANUP(freep)
+	void *parsed = malloc(table->size);
 	int r;
 
-	r = set_defaults(&parsed, err);
+	if (!parsed)
+		return err_set(err, ENOMEM, "out of memory");
+	r = set_defaults(table, parsed, err);
 	for (int i = 1; r == 0 && i < argc; i++)
-		r = parse_flag(&parsed, argc, argv, &i, given, err);
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(table); i++)
-		if (table[i].names)
-			r = take_none(&table[i],
-				(struct spec_names *)((char *)&parsed + table[i].offset), err);
+		r = parse_flag(table, parsed, argc, argv, &i, given, err);
+	for (size_t i = 0; r == 0 && i < table->count; i++)
+		if (table->options[i].names)
+			r = take_none(&table->options[i],
+				(struct spec_names *)((char *)parsed + table->options[i].offset),
+				err);
+	if (r == 0 && table->check)
+		r = table->check(parsed, err);
 	if (r == 0)
-		r = check_together(&parsed, err);
-	if (r == 0)
-		*spec = parsed;
+		memcpy(spec, parsed, table->size);
 	return r;
 }
 
@@ -876,22 +886,19 @@ static void print_option(FILE *out, const struct spec_option *o)
 	fputc('\n', out);
 }
 
-static bool starts_group(size_t i)
+static bool starts_group(const struct spec_table *table, size_t i)
 {
-	return i == 0 || strcmp(table[i - 1].group, table[i].group) != 0;
+	return i == 0 || strcmp(table->options[i - 1].group, table->options[i].group) != 0;
 }
 
-void spec_print_help(FILE *out)
+void spec_help(const struct spec_table *table, FILE *out)
 {
-	fputs("Usage: ebpfdump-loader [--FLAG VALUE | --FLAG=VALUE]...\n"
-	      "\n"
-	      "Captures every HTTP/1.x message that a process of this machine sends or receives,\n"
-	      "and writes each as one line to standard output. Needs root.\n",
-		out);
-	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-		if (starts_group(i))
-			fprintf(out, "\n%s:\n", table[i].group);
-		print_option(out, &table[i]);
+	fprintf(out, "Usage: %s [--FLAG VALUE | --FLAG=VALUE]...\n\n%s", table->program,
+		table->about);
+	for (size_t i = 0; i < table->count; i++) {
+		if (starts_group(table, i))
+			fprintf(out, "\n%s:\n", table->options[i].group);
+		print_option(out, &table->options[i]);
 	}
 	fputs("\n"
 	      "SIZE is a number of bytes, or has a suffix K, M, G (powers of 1024); TIME has a unit\n"
@@ -911,13 +918,13 @@ static void print_cell(FILE *out, const char *text, bool code)
 	}
 }
 
-void spec_print_reference(FILE *out)
+void spec_reference(const struct spec_table *table, FILE *out)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-		const struct spec_option *o = &table[i];
+	for (size_t i = 0; i < table->count; i++) {
+		const struct spec_option *o = &table->options[i];
 		struct text text;
 
-		if (starts_group(i))
+		if (starts_group(table, i))
 			fprintf(out,
 				"%s### %s\n\n"
 				"| flag | in the resource | default | allowed | meaning |\n"
@@ -933,4 +940,31 @@ void spec_print_reference(FILE *out)
 		print_cell(out, o->help, false);
 		fputc('\n', out);
 	}
+}
+
+/* ---- the loader's ---- */
+
+const struct spec_table spec_loader = {
+	.program = "ebpfdump-loader",
+	.about = "Captures every HTTP/1.x message that a process of this machine sends or "
+		 "receives,\nand writes each as one line to standard output. Needs root.\n",
+	.options = loader_options,
+	.count = ARRAY_SIZE(loader_options),
+	.size = sizeof(struct spec),
+	.check = check_loader,
+};
+
+int spec_parse_args(struct spec *spec, int argc, char *const argv[], struct err *err)
+{
+	return spec_parse(&spec_loader, spec, argc, argv, err);
+}
+
+void spec_print_help(FILE *out)
+{
+	spec_help(&spec_loader, out);
+}
+
+void spec_print_reference(FILE *out)
+{
+	spec_reference(&spec_loader, out);
 }

@@ -2,17 +2,19 @@
 /*
  * spec: the options, each named once.
  *
- * The table in spec.c gives every option its flag, its path in the EbpfDump resource (if a user of
+ * A table gives every option of a program its flag, its path in the EbpfDump resource (if a user of
  * the cluster may set it), type, default, bounds and help. The command line, --help and
  * docs/REFERENCE.md are read off it (and, with the operator, the decoding of the resource and its
- * validation).
+ * validation). One parser, a table for each program: the loader's in spec.c, the receiver's in
+ * callback.c.
  */
 #ifndef EBPFDUMP_SPEC_H
 #define EBPFDUMP_SPEC_H
 
 #include "pkg/base/base.h"
 
-#define SPEC_NAMES_MAX 16
+#define SPEC_NAMES_MAX	 16
+#define SPEC_OPTIONS_MAX 128 /* of a table */
 
 enum spec_type {
 	SPEC_FLAG, /* present or not */
@@ -29,6 +31,7 @@ enum spec_type {
 enum spec_name {
 	SPEC_NAME_INTERFACE,
 	SPEC_NAME_HEADER, /* in any case */
+	SPEC_NAME_HOST,	  /* in any case */
 };
 
 enum spec_output { SPEC_OUTPUT_AUTO, SPEC_OUTPUT_JSON, SPEC_OUTPUT_TEXT };
@@ -75,7 +78,36 @@ struct spec {
 	bool check, help, version, reference;
 };
 
-/* A row of the table. */
+/* The receiver's, ebpfdump-callback. */
+struct spec_callback {
+	/* what is taken in */
+	const char *listen;
+	struct spec_names hosts; /* further names under which it may be called */
+	uint64_t body_bytes;
+	uint64_t memory_bytes; /* of bodies that are being received, together */
+	uint64_t idempotency_keys;
+	const char *token_file; /* NULL: none */
+	const char *hmac_file;	/* NULL: none */
+	/* where it goes */
+	const char *dir; /* NULL: standard output */
+	uint64_t file_bytes;
+	uint64_t files;
+	uint64_t output_buffer;
+	uint32_t log_level;  /* enum log_level */
+	uint32_t log_format; /* enum log_format */
+	/* the page */
+	uint64_t keep;
+	uint64_t keep_bytes;
+	uint64_t streams;
+	/* the server */
+	uint64_t threads;
+	uint64_t connections;
+	uint64_t request_timeout_ms;
+	/* instead of running */
+	bool help, version, reference;
+};
+
+/* A row of a table. */
 struct spec_option {
 	const char *flag; /* without the dashes */
 	const char *path; /* in the resource, "spec.bodyBytes"; NULL: the command line only */
@@ -91,25 +123,46 @@ struct spec_option {
 	const char *const *names;
 	const char *group; /* heading in --help */
 	const char *help;  /* a sentence or two */
-	size_t offset;	   /* of the field in struct spec */
+	size_t offset;	   /* of the field in the program's struct */
 };
 
-/* The table; *ret_count rows. */
+struct spec_table {
+	const char *program;
+	const char *about; /* a line or more: what it does */
+	const struct spec_option *options;
+	size_t count; /* <= SPEC_OPTIONS_MAX */
+	size_t size;  /* of the program's struct */
+	/* What options must be together; NULL: no such rule. */
+	int (*check)(const void *parsed, struct err *err);
+};
+
+extern const struct spec_table spec_loader;   /* fills a struct spec */
+extern const struct spec_table spec_callback; /* fills a struct spec_callback */
+
+/* The loader's table; *ret_count rows. */
 const struct spec_option *spec_options(size_t *ret_count);
 
 /*
- * Fills spec with the defaults, then with the arguments (`--flag value`, `--flag=value`; argv[0] is
- * skipped). -EINVAL: err is one line that names the flag, the value and what is allowed; spec is
- * then as before. A flag that is given twice holds as given last, unless it is repeatable.
+ * Fills spec, the struct of the table, with the defaults, then with the arguments (`--flag value`,
+ * `--flag=value`; argv[0] is skipped). -EINVAL: err is one line that names the flag, the value and
+ * what is allowed; spec is then as before. A flag that is given twice holds as given last, unless
+ * it is repeatable.
  *
  * `--record -` excludes an --output other than auto: standard output then carries the records
  * alone.
  */
-int spec_parse_args(struct spec *spec, int argc, char *const argv[], struct err *err) MUST_CHECK;
-
+int spec_parse(const struct spec_table *table, void *spec, int argc, char *const argv[],
+	struct err *err) MUST_CHECK;
 /* What `--help` prints; each option with its default. */
-void spec_print_help(FILE *out);
+void spec_help(const struct spec_table *table, FILE *out);
 /* The options as Markdown tables, for docs/REFERENCE.md. */
+void spec_reference(const struct spec_table *table, FILE *out);
+/* "HOST:PORT", "[V6]:PORT", ":PORT" or nothing. */
+bool spec_valid_listen(const char *listen);
+
+/* The same with the loader's table. */
+int spec_parse_args(struct spec *spec, int argc, char *const argv[], struct err *err) MUST_CHECK;
+void spec_print_help(FILE *out);
 void spec_print_reference(FILE *out);
 
 #endif

@@ -75,6 +75,51 @@ START_TEST(defaults)
 }
 END_TEST
 
+static int parse_callback(struct spec_callback *spec, struct err *err, const char *a, const char *b)
+{
+	char *argv[] = {(char *)"ebpfdump-callback", (char *)a, (char *)b};
+
+	return spec_parse(&spec_callback, spec, a ? (b ? 3 : 2) : 1, argv, err);
+}
+
+START_TEST(callback_table)
+{
+	struct spec_callback s;
+	struct err err;
+
+	ck_assert_int_eq(parse_callback(&s, &err, NULL, NULL), 0);
+	ck_assert_str_eq(s.listen, "127.0.0.1:8090");
+	ck_assert_uint_eq(s.body_bytes, 64 << 20);
+	ck_assert_uint_eq(s.keep, 10000);
+	ck_assert_uint_eq(s.streams, 32);
+	ck_assert_uint_eq(s.request_timeout_ms, 60000);
+	ck_assert_ptr_null(s.dir);
+	ck_assert_int_eq(parse_callback(&s, &err, "--host=a.example", "--host=A.Example"), 0);
+	ck_assert_uint_eq(s.hosts.count, 1);
+	ck_assert_int_eq(parse_callback(&s, &err, "--dir=/x", "--body-bytes=128M"), 0);
+	ck_assert_str_eq(s.dir, "/x");
+
+	ck_assert_int_eq(parse_callback(&s, &err, "--host=a:1", NULL), -EINVAL);
+	ck_assert_str_eq(err.text,
+		"--host: 'a:1' is not allowed: a name of 1 to 253 bytes without ':', '/', '@' and blanks");
+	ck_assert_int_eq(parse_callback(&s, &err, "--listen=", NULL), -EINVAL);
+	ck_assert_int_eq(parse_callback(&s, &err, "--listen=here", NULL), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "--listen: 'here' is not allowed"));
+	ck_assert_int_eq(parse_callback(&s, &err, "--body-bytes=256M", NULL), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "--memory-bytes"));
+	ck_assert_int_eq(parse_callback(&s, &err, "--output-buffer=64M", NULL), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "--output-buffer"));
+	ck_assert_int_eq(parse_callback(&s, &err, "--connections=32", NULL), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "--connections"));
+	/* the loader's flags are not this program's */
+	ck_assert_int_eq(parse_callback(&s, &err, "--interface=lo", NULL), -EINVAL);
+	ck_assert_int_eq(parse_callback(&s, &err, "--lisen=:1", NULL), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "did you mean --listen?"));
+	ck_assert_uint_lt(spec_callback.count, SPEC_OPTIONS_MAX);
+	ck_assert_uint_lt(spec_loader.count, SPEC_OPTIONS_MAX);
+}
+END_TEST
+
 START_TEST(every_flag)
 {
 	struct spec s;
@@ -519,6 +564,7 @@ int main(void)
 	int failed;
 
 	tcase_add_test(t, defaults);
+	tcase_add_test(t, callback_table);
 	tcase_add_test(t, every_flag);
 	tcase_add_test(t, repeated);
 	tcase_add_loop_test(t, wrong_flags, 0, ARRAY_SIZE(wrong));
