@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "pkg/spec/spec.h"
+#include "pkg/spec/internal.h"
 
 #define KIB	UINT64_C(1024)
 #define MIB	(1024 * KIB)
@@ -109,6 +109,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "line-bytes",
+		.path = "spec.limits.lineBytes",
 		.type = SPEC_SIZE,
 		.value = "SIZE",
 		.fallback = "16K",
@@ -121,6 +122,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "output-buffer",
+		.path = "spec.limits.outputBytes",
 		.type = SPEC_SIZE,
 		.value = "SIZE",
 		.fallback = "8M",
@@ -143,6 +145,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "log-level",
+		.path = "spec.logLevel",
 		.type = SPEC_CHOICE,
 		.value = "LEVEL",
 		.fallback = "info",
@@ -164,6 +167,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "hook",
+		.path = "spec.hook",
 		.type = SPEC_CHOICE,
 		.value = "KIND",
 		.fallback = "auto",
@@ -175,6 +179,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "ring-bytes",
+		.path = "spec.limits.ringBytes",
 		.type = SPEC_SIZE,
 		.value = "SIZE",
 		.fallback = "8M",
@@ -187,6 +192,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "capture-bytes",
+		.path = "spec.limits.captureBytes",
 		.type = SPEC_SIZE,
 		.value = "SIZE",
 		.fallback = "0",
@@ -212,6 +218,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "connections",
+		.path = "spec.limits.connections",
 		.type = SPEC_UINT,
 		.value = "COUNT",
 		.fallback = "65536",
@@ -224,6 +231,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "buffer-bytes",
+		.path = "spec.limits.bufferBytes",
 		.type = SPEC_SIZE,
 		.value = "SIZE",
 		.fallback = "64M",
@@ -235,6 +243,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "head-bytes",
+		.path = "spec.limits.headBytes",
 		.type = SPEC_SIZE,
 		.value = "SIZE",
 		.fallback = "72K",
@@ -247,6 +256,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "headers",
+		.path = "spec.limits.headers",
 		.type = SPEC_UINT,
 		.value = "COUNT",
 		.fallback = "256",
@@ -258,6 +268,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "pending",
+		.path = "spec.limits.pendingRequests",
 		.type = SPEC_UINT,
 		.value = "COUNT",
 		.fallback = "64",
@@ -270,6 +281,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "hold",
+		.path = "spec.limits.hold",
 		.type = SPEC_DURATION,
 		.value = "TIME",
 		.fallback = "1s",
@@ -281,6 +293,7 @@ static const struct spec_option loader_options[] = {
 	},
 	{
 		.flag = "idle",
+		.path = "spec.limits.idle",
 		.type = SPEC_DURATION,
 		.value = "TIME",
 		.fallback = "2h",
@@ -634,6 +647,13 @@ static int set_value(
 		return add_name(o, value, first, field, err);
 	}
 	return r < 0 ? not_allowed(err, o, value) : 0;
+}
+
+bool spec_value_allowed(const struct spec_option *o, const char *value)
+{
+	struct spec scratch = {0};
+
+	return set_value(&scratch, o, value, true, NULL) == 0;
 }
 
 static int set_defaults(const struct spec_table *table, void *spec, struct err *err)

@@ -533,8 +533,8 @@ START_TEST(reference)
 	const struct spec_option *o = spec_options(&n);
 	char *text = printed(spec_print_reference), *save = NULL;
 
-	ck_assert_ptr_nonnull(strstr(
-		text, "| `--capture-bytes SIZE` | | `0` | 0, or 256 to 1M | How much of one send"));
+	ck_assert_ptr_nonnull(strstr(text,
+		"| `--capture-bytes SIZE` | `spec.limits.captureBytes` | `0` | 0, or 256 to 1M | How much of one send"));
 	ck_assert_ptr_nonnull(
 		strstr(text, "| `--body-bytes SIZE` | `spec.bodyBytes` | `4096` | 0 to 1M | "));
 	ck_assert_ptr_nonnull(strstr(text,
