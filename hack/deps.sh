@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# usage: hack/deps.sh [build|test|bench]...
+# usage: hack/deps.sh [build|test|bench|image]...
 # Installs what is missing for the purposes named (default: build), from Debian's packages. Needs root or
 # sudo, and only if something is missing. Services that packages bring are not started.
 set -eu
@@ -9,8 +9,11 @@ build='gcc libc6-dev make clang llvm bpftool libbpf-dev libelf-dev zlib1g-dev li
 libssl-dev libjson-c-dev pkg-config'
 test="check curl ca-certificates nginx-light python3 iproute2 procps openssl socat valgrind
 qemu-system-x86 busybox-static cpio xz-utils dpkg prometheus clang-format cppcheck shellcheck git
-debootstrap libc6-dev-arm64-cross"
+debootstrap libc6-dev-arm64-cross buildah"
 bench='wrk nginx-light tcpdump ngrep tshark iproute2 python3 procps'
+
+# inside the build of the images
+image='kubectl ca-certificates binutils'
 
 wanted=''
 for purpose in "${@:-build}"; do
@@ -18,7 +21,8 @@ for purpose in "${@:-build}"; do
 	build) wanted="$wanted $build" ;;
 	test) wanted="$wanted $build $test" ;;
 	bench) wanted="$wanted $build $bench" ;;
-	*) echo "deps.sh: unknown purpose '$purpose': build, test or bench" >&2; exit 2 ;;
+	image) wanted="$wanted $image" ;;
+	*) echo "deps.sh: unknown purpose '$purpose': build, test, bench or image" >&2; exit 2 ;;
 	esac
 done
 

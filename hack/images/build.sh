@@ -1,0 +1,47 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# usage: hack/images/build.sh [IMAGE...]      (loader, operator, callback; default: all)
+#
+# Builds the images with buildah, podman or docker, whichever is there, from what git has at HEAD: the same commit, the same
+# packages of Debian and the same tool give the same image. Each is tagged $REGISTRY/ebpfdump-IMAGE:$VERSION and said.
+#
+#   REGISTRY  prefix of the names (default ghcr.io/dynatrace-oss)
+#   VERSION   tag (default: the Makefile's)
+#   BASE      image to build on (default docker.io/library/debian:trixie-slim)
+#   PLATFORM  linux/amd64 (default: this machine's) or linux/arm64
+#   BUILDER   the tool
+#   SOURCE_DATE_EPOCH  time of all files (default: of the commit)
+#   PUSH=1    pushes them as well
+#   FRESH=1   uses no layer of an earlier build
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+registry=${REGISTRY:-ghcr.io/dynatrace-oss}
+version=${VERSION:-$(sed -n 's/^VERSION := //p' Makefile)}
+revision=$(git -c safe.directory="$PWD" rev-parse HEAD)
+epoch=${SOURCE_DATE_EPOCH:-$(git -c safe.directory="$PWD" log -1 --format=%ct)}
+builder=${BUILDER:-}
+for tool in buildah podman docker; do
+	[ -z "$builder" ] && command -v $tool >/dev/null && builder=$tool
+done
+[ -n "$builder" ] || { echo 'build.sh: neither buildah nor podman nor docker is there (apt-get install buildah)' >&2; exit 1; }
+[ $# -gt 0 ] || set -- loader operator callback
+
+# The context is what git has, and nothing that lies around.
+context=$(mktemp -d)
+trap 'rm -rf "$context"' EXIT
+git -c safe.directory="$PWD" archive HEAD | tar -x -C "$context"
+
+for image in "$@"; do
+	name=$registry/ebpfdump-$image:$version
+	arguments=(--file "$context/hack/images/Dockerfile" --target "$image" --tag "$name"
+		--build-arg "VERSION=$version" --build-arg "REVISION=$revision")
+	[ -z "${BASE:-}" ] || arguments+=(--build-arg "BASE=$BASE")
+	[ "${FRESH:-}" != 1 ] || arguments+=(--no-cache)
+	[ -z "${PLATFORM:-}" ] || arguments+=(--platform "$PLATFORM")
+	case $builder in
+	*docker) SOURCE_DATE_EPOCH=$epoch docker buildx build --load --build-arg "SOURCE_DATE_EPOCH=$epoch" "${arguments[@]}" "$context" ;;
+	*) "$builder" build --layers --timestamp "$epoch" "${arguments[@]}" "$context" ;;
+	esac
+	echo "built $name"
+	[ "${PUSH:-}" != 1 ] || "$builder" push "$name"
+done
