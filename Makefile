@@ -159,7 +159,13 @@ test: ## install what is missing, and run everything (SUITES='unit lint' for som
 docs: all ## write the generated part of docs/REFERENCE.md
 	@hack/reference.sh $(B)/ebpfdump-loader docs/REFERENCE.md >$(B)/REFERENCE.md && mv $(B)/REFERENCE.md docs/REFERENCE.md
 
+CRD := config/crd/bases/research.dynatrace.com_ebpfdumps.yaml
+crd: all ## write the CustomResourceDefinition, config/crd/bases
+	@$(B)/ebpfdump-operator --crd >$(B)/crd.yaml && mv $(B)/crd.yaml $(CRD)
+
 check-docs: all
+	@$(B)/ebpfdump-operator --crd | diff $(CRD) - || \
+		{ echo 'not ok $(CRD) is not what the options table says: make crd'; exit 1; }
 	@hack/reference.sh $(B)/ebpfdump-loader docs/REFERENCE.md | diff docs/REFERENCE.md - || \
 		{ echo 'not ok docs/REFERENCE.md is not what the loader says: make docs'; exit 1; }
 
@@ -177,6 +183,6 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
 
-.PHONY: all run demo install unit fuzz test docs check-docs format lint clean help
+.PHONY: all run demo install unit fuzz test docs crd check-docs format lint clean help
 -include $(LIB_OBJ:.o=.d) $(patsubst %,$(B)/%.d,$(basename $(wildcard cmd/*/*.c test/*/*.c)))
 -include $(patsubst %.c,$(FUZZ_B)/%.d,$(FUZZ_SRC) $(LIB_SRC))

@@ -107,6 +107,35 @@ struct spec_callback {
 	bool help, version, reference;
 };
 
+/* The operator's, ebpfdump-operator. */
+struct spec_operator {
+	/* the loaders */
+	const char *namespace;	  /* "": POD_NAMESPACE, or the kubeconfig's */
+	const char *loader_image; /* "": LOADER_IMAGE */
+	uint32_t pull_policy;	  /* enum spec_pull */
+	bool loader_privileged;
+	const char *loader_account;
+	const char *deployment; /* "": nothing owns the loaders */
+	uint64_t resync_ms;
+	/* the way to the API server */
+	const char *kubectl;
+	const char *kubeconfig; /* "": what kubectl finds by itself */
+	uint64_t proxy_port;
+	const char *proxy_socket; /* "": TCP */
+	const char *server;	  /* "": by kubectl proxy */
+	/* one of several */
+	bool no_leader_election;
+	uint64_t lease_ms, renew_ms, retry_ms;
+	/* output */
+	const char *listen;  /* "": no telemetry */
+	uint32_t log_level;  /* enum log_level */
+	uint32_t log_format; /* enum log_format */
+	/* instead of running */
+	bool crd, help, version, reference;
+};
+
+enum spec_pull { SPEC_PULL_ALWAYS, SPEC_PULL_IF_NOT_PRESENT, SPEC_PULL_NEVER };
+
 /* A row of a table. */
 struct spec_option {
 	const char *flag; /* without the dashes */
@@ -138,6 +167,7 @@ struct spec_table {
 
 extern const struct spec_table spec_loader;   /* fills a struct spec */
 extern const struct spec_table spec_callback; /* fills a struct spec_callback */
+extern const struct spec_table spec_operator; /* fills a struct spec_operator */
 
 /* The loader's table; *ret_count rows. */
 const struct spec_option *spec_options(size_t *ret_count);
@@ -164,5 +194,45 @@ bool spec_valid_listen(const char *listen);
 int spec_parse_args(struct spec *spec, int argc, char *const argv[], struct err *err) MUST_CHECK;
 void spec_print_help(FILE *out);
 void spec_print_reference(FILE *out);
+
+/* ---- the EbpfDump resource ---- */
+
+struct json_object;
+
+/* Names a Secret of the operator's namespace and the keys in it that are used; NULL: not given. */
+struct spec_secret {
+	const char *name;
+	const char *headers;	/* lines "Name: value" */
+	const char *hmac;	/* signs bodies */
+	const char *ca;		/* trusted instead of the system's */
+	const char *cert, *key; /* of the client, both or neither */
+};
+
+/* An EbpfDump's spec, decoded. */
+struct spec_resource {
+	/* The loader's arguments, "--flag=value" each, defaults left out, in the order of the
+	 * table; argv[0] is the program, argv[argc] is NULL. Owned. */
+	char **argv;
+	int argc;
+	struct spec loader; /* what they say; strings point into argv */
+	/* Of the pods; NULL: not given. These point into the JSON. */
+	const char *image, *priority_class;
+	struct json_object *node_selector, *tolerations, *resources;
+	struct spec_secret secret; /* name is NULL: none */
+};
+
+/*
+ * spec: the object at .spec, which must outlive the result. -EINVAL: err names the path, the value,
+ * and what is allowed. What is not known is skipped: the resource may be of a newer version. What
+ * comes out as arguments, spec_parse_args() has accepted: no loader ends for a wrong flag.
+ */
+int spec_resource_decode(
+	struct json_object *spec, struct spec_resource *ret_resource, struct err *err) MUST_CHECK;
+void spec_resource_done(struct spec_resource *resource);
+
+/* The CustomResourceDefinition as YAML, config/crd/bases; its schema is read off the loader's
+ * table.
+ */
+void spec_print_crd(FILE *out);
 
 #endif
