@@ -14,6 +14,17 @@ V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 say      = @printf '  %-7s %s\n' $(1) $(2)
 
+# ARCH=arm64: built with Debian's cross compiler against Debian's libraries of that architecture (hack/sysroot.sh).
+ARCH    ?=
+ifneq ($(ARCH),)
+ifneq ($(ARCH),arm64)
+$(error ARCH=$(ARCH): only arm64 can be cross-built; leave it out for this machine's own)
+endif
+SYSROOT := $(or $(shell hack/sysroot.sh $(ARCH)),$(error no libraries for ARCH=$(ARCH)))
+CC      := aarch64-linux-gnu-gcc --sysroot=$(SYSROOT)
+BUILD   := build/$(ARCH)
+endif
+
 # SAN=address,undefined or SAN=thread: a second tree of objects beside the first.
 SAN     ?=
 comma   := ,
@@ -81,7 +92,7 @@ install: all ## install the programs to $(DESTDIR)$(PREFIX)/sbin
 
 # ---- eBPF: compiled with clang, embedded as a skeleton ------------------------------------------------
 
-BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
+BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(or $(ARCH),$(shell uname -m))))
 BPF_CFLAGS := -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -DEBPFDUMP_BPF -O2 -g -Wall -Werror -I. \
               -Wno-missing-declarations -mcpu=v2 -idirafter /usr/include/$(shell gcc -print-multiarch)
 

@@ -53,7 +53,7 @@ suite() { # NAME COMMAND...
 	fi
 }
 
-all=(lint build docs unit unit-san unit-tsan clang replay builds trixie images native fuzz matrix)
+all=(lint build docs unit unit-san unit-tsan clang replay builds trixie arm64 images native fuzz matrix)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for s in "$@"; do
 	case $s in
@@ -67,6 +67,7 @@ for s in "$@"; do
 	replay) suite replay make -j"$jobs" replay ;;
 	builds) suite builds make build-checks ;;
 	trixie) suite trixie make trixie ;;
+	arm64) suite arm64 make -j"$jobs" arm64 ;;
 	images) suite images make test-images ;;
 	native) suite native make native ;;
 	fuzz) suite fuzz make -j"$jobs" fuzz FUZZ_SECONDS="${FUZZ_SECONDS:-60}" ;;

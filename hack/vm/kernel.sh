@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# usage: hack/vm/kernel.sh SUITE | --list
+# usage: hack/vm/kernel.sh SUITE [ARCHITECTURE] | --list
 #
-# Fetches the newest cloud kernel (amd64) of a Debian suite, unpacks it into a cache outside the
+# Fetches the newest cloud kernel (amd64, or arm64) of a Debian suite, unpacks it into a cache outside the
 # tree and prints the folder: `vmlinuz`, `modules/` and a file `version` are in it. Nothing is
 # installed. The work is apt's own, on a private state: it uses this machine's mirror and proxy and
 # checks the archive's signature and each package's SHA256.
@@ -17,10 +17,10 @@ umask 022
 # suite, kernel, name of the package that holds the image. `linux-binary` is what sid's unsigned
 # image is called since the signed one became a shell.
 TABLE='
-bullseye 5.10 ^linux-image-5\.10\.0-[0-9]+-cloud-amd64$
-bookworm 6.1  ^linux-image-6\.1\.0-[0-9]+-cloud-amd64$
-trixie   6.12 ^linux-image-6\.12\.[^-]*-cloud-amd64$
-sid      new  ^linux-binary-[0-9][^-]*-cloud-amd64$
+bullseye 5.10 ^linux-image-5\.10\.0-[0-9]+-cloud-ARCH$
+bookworm 6.1  ^linux-image-6\.1\.0-[0-9]+-cloud-ARCH$
+trixie   6.12 ^linux-image-6\.12\.[^-]*-cloud-ARCH$
+sid      new  ^linux-binary-[0-9][^-]*-cloud-ARCH$
 '
 
 say() { echo "kernel.sh: $*" >&2; }
@@ -30,13 +30,16 @@ case ${1:-} in
 --list) echo "$TABLE" | awk 'NF {print $1, $2}'; exit ;;
 '' | -*) die "usage: hack/vm/kernel.sh SUITE (one of: $(echo "$TABLE" | awk 'NF {printf "%s ", $1}'))" ;;
 esac
-suite=$1
-pattern=$(echo "$TABLE" | awk -v s="$suite" '$1 == s {print $3}')
+suite=$1 arch=${2:-amd64}
+case $arch in amd64 | arm64) ;; *) die "unknown architecture '$arch' (amd64 or arm64)" ;; esac
+pattern=$(echo "$TABLE" | awk -v s="$suite" '$1 == s {print $3}' | sed "s/ARCH/$arch/")
 [ -n "$pattern" ] || die "unknown suite '$suite' (one of: $(echo "$TABLE" | awk 'NF {printf "%s ", $1}'))"
 
 cache=${EBPFDUMP_CACHE:-${HOME:-/root}/.cache/ebpfdump}
 mkdir -p "$cache/kernels" || die "cannot write to the cache $cache (EBPFDUMP_CACHE names another)"
-newest=$cache/kernels/$suite # a symbolic link to the folder of the newest version
+name=$suite
+[ "$arch" = amd64 ] || name=$suite-$arch
+newest=$cache/kernels/$name # a symbolic link to the folder of the newest version
 
 usable() { [ -s "$1/vmlinuz" ] && [ -d "$1/modules" ] && [ -s "$1/version" ]; }
 
@@ -45,7 +48,7 @@ fresh() {
 }
 
 # One at a time: two may ask for the same suite.
-exec 9>"$cache/kernels/.$suite.lock"
+exec 9>"$cache/kernels/.$name.lock"
 flock 9
 if fresh; then
 	readlink -f "$newest"
@@ -70,9 +73,9 @@ state=$tmp/apt
 mkdir -p "$state/lists/partial" "$state/archives/partial" "$state/sources.d" "$state/etc"
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -r $keys ] || die "$keys is missing: install debian-archive-keyring"
-echo "deb [arch=amd64 signed-by=$keys] $main $suite main" >"$state/sources.list"
+echo "deb [arch=$arch signed-by=$keys] $main $suite main" >"$state/sources.list"
 [ "$suite" = sid ] ||
-	echo "deb [arch=amd64 signed-by=$keys] $security $suite-security main" >>"$state/sources.list"
+	echo "deb [arch=$arch signed-by=$keys] $security $suite-security main" >>"$state/sources.list"
 : >"$state/status"
 
 run_apt() {
@@ -82,7 +85,7 @@ run_apt() {
 		-o Dir::State::status="$state/status" -o Dir::Cache="$state" \
 		-o Dir::Cache::archives="$state/archives" -o Dir::Etc::sourcelist="$state/sources.list" \
 		-o Dir::Etc::sourceparts="$state/sources.d" -o Dir::Etc::preferencesparts="$state/etc" \
-		-o APT::Architecture=amd64 -o APT::Architectures=amd64 -o APT::Sandbox::User="$(id -un)" \
+		-o APT::Architecture="$arch" -o APT::Architectures="$arch" -o APT::Sandbox::User="$(id -un)" \
 		-o APT::Update::Post-Invoke-Success= -o Acquire::Languages=none \
 		-o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false \
 		-o Acquire::Retries=2 -o Acquire::http::Timeout=30 -o APT::Get::List-Cleanup=false "$@"
@@ -109,6 +112,7 @@ modules=$(grep -Fx "linux-modules-${package#linux-binary-}" "$tmp/names" || true
 (cd "$tmp" && run_apt apt-get download "$package" $modules) >"$tmp/log" 2>&1 ||
 	fall_back "$package cannot be fetched: $(tail -n 1 "$tmp/log")"
 version=$(dpkg-deb -f "$(find "$tmp" -maxdepth 1 -name "${package}_*.deb")" Version)
+[ "$arch" = amd64 ] || version=$version-$arch
 folder=$cache/kernels/$version
 
 if ! usable "$folder"; then

@@ -11,6 +11,7 @@
 #   --file FILE:PATH   put a file at a path of the guest (repeatable)
 #   --module NAME      load this kernel module first, if the kernel has it (repeatable)
 #   --env NAME=VALUE   for the command (repeatable)
+#   --sysroot FOLDER   the machine is an arm64 one: busybox and libraries are this folder's (hack/sysroot.sh)
 #   --timeout SECONDS  hard limit (default 120)
 #   --memory MIB       default 512
 #   --cpus N           default 2
@@ -24,7 +25,7 @@ set -euo pipefail
 say() { echo "run.sh: $*" >&2; }
 die() { say "$*"; exit 125; }
 
-programs=() files=() modules=() envs=()
+programs=() files=() modules=() envs=() sysroot=''
 timeout=120 memory=512 cpus=2 append='' icount='' console=''
 reproduce="hack/vm/run.sh $(printf '%q ' "$@")"
 while [ $# -gt 0 ]; do
@@ -33,6 +34,7 @@ while [ $# -gt 0 ]; do
 	--file) files+=("$2"); shift 2 ;;
 	--module) modules+=("$2"); shift 2 ;;
 	--env) envs+=("$2"); shift 2 ;;
+	--sysroot) sysroot=$2; shift 2 ;;
 	--timeout) timeout=$2; shift 2 ;;
 	--memory) memory=$2; shift 2 ;;
 	--cpus) cpus=$2; shift 2 ;;
@@ -49,7 +51,12 @@ if [ $# -lt 2 ] || [ -z "${kernel:-}" ]; then
 fi
 shift
 [ -s "$kernel/vmlinuz" ] || die "$kernel/vmlinuz: no kernel there (hack/vm/kernel.sh fetches one)"
-for tool in qemu-system-x86_64 busybox cpio ldd; do
+# the kernel's messages, the command's output, its exit status: a serial line each
+qemu=qemu-system-x86_64 console_tty=ttyS0 out_tty=ttyS1 status_tty=ttyS2 busybox=$(command -v busybox || true)
+if [ -n "$sysroot" ]; then
+	qemu=qemu-system-aarch64 console_tty=ttyAMA0 out_tty=ttyS0 status_tty=ttyS1 busybox=$sysroot/usr/bin/busybox
+fi
+for tool in $qemu cpio ldd readelf; do
 	command -v $tool >/dev/null || die "$tool is missing (make deps installs it)"
 done
 
@@ -68,18 +75,42 @@ place() {
 	cp -L "$1" "$to"
 }
 
-place "$(command -v busybox)" /bin/busybox
+[ -x "$busybox" ] || die "busybox is missing (hack/deps.sh test installs it)"
+place "$busybox" /bin/busybox
 chmod 755 "$root/bin/busybox"
-! ldd "$root/bin/busybox" >/dev/null 2>&1 || die "busybox is not static (install busybox-static)"
+! readelf -lW "$root/bin/busybox" | grep -q INTERP || die "busybox is not static (install busybox-static)"
+
+# The shared libraries that a program needs, a path a line; and `NAME not found`.
+libraries() {
+	if [ -z "$sysroot" ]; then
+		# "libx.so => /path (0x...)", or "/lib64/ld-linux... (0x...)"
+		ldd "$1" 2>/dev/null | sed -nE 's/^.*(not found).*$/\0/p; s/^.*[[:space:]](\/[^ ]+) \(0x.*$/\1/p'
+		return
+	fi
+	# Another architecture's loader does not run here: what the files say, again for each library.
+	local name found queue=("$1") known=' ld-linux-aarch64.so.1 '
+	echo /lib/ld-linux-aarch64.so.1
+	while [ ${#queue[@]} -gt 0 ]; do
+		for name in $(readelf -dW "${queue[0]}" | sed -nE 's/.*\(NEEDED\).*\[(.*)\]/\1/p'); do
+			case $known in *" $name "*) continue ;; esac
+			known="$known$name "
+			found=/usr/lib/aarch64-linux-gnu/$name
+			[ -e "$sysroot$found" ] || { echo "$name not found"; continue; }
+			echo "$found"
+			queue+=("$sysroot$found")
+		done
+		queue=("${queue[@]:1}")
+	done
+}
 for p in ${programs[@]+"${programs[@]}"}; do
 	[ -x "$p" ] || die "$p: no such program"
 	place "$p" "/bin/$(basename "$p")"
-	# ldd says: "libx.so => /path (0x...)", or "/lib64/ld-linux... (0x...)".
-	missing=$(ldd "$p" 2>/dev/null | awk '/not found/ {print $1}')
+	libraries "$p" >"$tmp/libraries"
+	missing=$(awk '/not found/ {print $1}' "$tmp/libraries")
 	[ -z "$missing" ] || die "$p needs $missing"
-	for lib in $(ldd "$p" 2>/dev/null | grep -oE '/[^ ]+ \(0x' | cut -d' ' -f1); do
-		[ -e "$root$lib" ] || place "$lib" "$lib"
-	done
+	while read -r lib; do
+		[ -e "$root$lib" ] || place "$sysroot$lib" "$lib"
+	done <"$tmp/libraries"
 done
 for f in ${files[@]+"${files[@]}"}; do
 	place "${f%%:*}" "${f#*:}"
@@ -104,8 +135,7 @@ printf '127.0.0.1 localhost guest\n::1 localhost\n' >"$root/etc/hosts"
 	printf 'exec %s\n' "$(printf '%q ' "$@")"
 } >"$root/command"
 
-# ttyS0 has the kernel's messages, ttyS1 the command's output, ttyS2 its exit status.
-cat >"$root/init" <<'INIT'
+sed "s/OUT_TTY/$out_tty/; s/STATUS_TTY/$status_tty/" >"$root/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/ TERM=dumb
@@ -126,18 +156,25 @@ ip link set lo up
 for m in /modules/*.ko; do
 	[ ! -e "$m" ] || insmod "$m"
 done
-stty -F /dev/ttyS1 raw -echo
-sh /command </dev/null >/dev/ttyS1 2>&1
-echo $? >/dev/ttyS2
-stty -F /dev/ttyS1 raw -echo # waits until the output is out
-stty -F /dev/ttyS2 raw -echo
+stty -F /dev/OUT_TTY raw -echo
+sh /command </dev/null >/dev/OUT_TTY 2>&1
+echo $? >/dev/STATUS_TTY
+stty -F /dev/OUT_TTY raw -echo # waits until the output is out
+stty -F /dev/STATUS_TTY raw -echo
 reboot -f
 INIT
 chmod 755 "$root/init" "$root/command"
 (cd "$root" && find . -print0 | cpio -0 -o -H newc -R 0:0 --quiet) >"$tmp/initramfs"
 
-parameters="console=ttyS0 panic=-1 nosoftlockup random.trust_cpu=on mitigations=off tsc=reliable $append"
+parameters="console=$console_tty panic=-1 nosoftlockup random.trust_cpu=on mitigations=off tsc=reliable $append"
 machine=(-accel "tcg,thread=single" -smp "$cpus" -cpu max -m "$memory" -nic none)
+lines=(-serial "file:$console" -chardev stdio,id=out,signal=off -serial chardev:out -serial "file:$tmp/status")
+if [ -n "$sysroot" ]; then
+	# pauth-impdef: pointer authentication as costly as on real processors, not as in software
+	machine=(-machine virt -accel "tcg,thread=multi" -smp "$cpus" -cpu max,pauth-impdef=on -m "$memory" -nic none)
+	lines=(-serial "file:$console" -chardev stdio,id=out,signal=off -device pci-serial,chardev=out
+		-chardev "file,id=status,path=$tmp/status" -device pci-serial,chardev=status)
+fi
 if [ -n "$icount" ]; then
 	machine=(-accel tcg -icount "shift=0,sleep=off" -seed 1 -rtc "base=2024-01-01,clock=vm" -smp 1
 		-cpu "max,-erms,-fsrm,-rdrand,-rdseed" -m "$memory" -nic none)
@@ -146,10 +183,9 @@ fi
 
 status=0
 : >"$tmp/status"
-timeout -k 5 "$timeout" qemu-system-x86_64 "${machine[@]}" -nodefaults -display none -monitor none \
+timeout -k 5 "$timeout" $qemu "${machine[@]}" -nodefaults -display none -monitor none \
 	-no-reboot -kernel "$kernel/vmlinuz" -initrd "$tmp/initramfs" -append "$parameters" \
-	-serial "file:$console" -chardev stdio,id=out,signal=off -serial chardev:out \
-	-serial "file:$tmp/status" </dev/null || status=$?
+	"${lines[@]}" </dev/null || status=$?
 
 result=$(tr -cd 0-9 <"$tmp/status")
 complaint='BUG:|Oops|int3:|invalid opcode:|general protection fault|refcount_t:|Kernel panic'

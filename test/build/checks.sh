@@ -98,21 +98,6 @@ find "$work/home/root" -type f -printf '/%P %m\n' | sort | diff "$work/want" - >
 result $status 'make install DESTDIR= PREFIX= installs the programs, and them alone'
 rm -rf "$work/home/root"
 
-# arm64: the eBPF object, and every C file, with the headers of that architecture.
-build -j2 BUILD=build/arm64 BPF_ARCH=arm64 build/arm64/bpf/capture.skel.h
-result $? 'arm64: the eBPF object'
-headers=/usr/aarch64-linux-gnu/include
-if [ -d $headers ]; then
-	objects=$(cd "$src" && printf 'build/arm64/%s ' pkg/*/*.c cmd/*/*.c | sed 's/\.c /.o /g')
-	# shellcheck disable=SC2086
-	build -j2 BUILD=build/arm64 BPF_ARCH=arm64 CC="clang --target=aarch64-linux-gnu -isystem $headers" $objects &&
-		readelf -h "$src/build/arm64/pkg/base/num.o" | grep -q AArch64
-	result $? 'arm64: every C file'
-else
-	echo "not ok arm64: every C file ($headers is missing: hack/deps.sh test installs libc6-dev-arm64-cross)"
-	failed=$((failed + 1))
-fi
-
 build help && [ "$(grep -cE '^  [a-z-]+ +[^ ]' "$work/log")" -ge 12 ] &&
 	! (for t in all run demo test unit kernel bench fuzz format lint clean install; do
 		grep -qE "^  $t +[^ ]" "$work/log" || echo "no $t"

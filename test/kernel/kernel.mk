@@ -18,3 +18,9 @@ kernel-vm: $(B)/ebpfdump-loader $(B)/test/kernel-checks ## kernel checks in virt
 	$(Q)test/kernel/matrix.sh $(B)/ebpfdump-loader $(B)/test/kernel-checks $(B)/kernel $(KERNELS)
 
 .PHONY: kernel kernel-native kernel-vm
+
+arm64: ## cross-build for arm64, and the kernel checks on Debian's arm64 kernel
+	$(Q)$(MAKE) --no-print-directory ARCH=arm64 all build/arm64/test/kernel-checks
+	$(Q)test/kernel/arm64.sh build/arm64
+
+.PHONY: arm64
