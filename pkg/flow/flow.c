@@ -324,6 +324,12 @@ void flow_on_tunnel(struct flow *flow, flow_tunnel_fn fn, void *ctx)
 	flow->tunnel_ctx = ctx;
 }
 
+void flow_on_head(struct flow *flow, flow_head_fn fn, void *ctx)
+{
+	flow->head = fn;
+	flow->head_ctx = ctx;
+}
+
 static bool record_ok(const struct capture_record *r)
 {
 	if (r->version != CAPTURE_VERSION || r->captured > CAPTURE_DATA_MAX ||
@@ -348,8 +354,12 @@ static void end(struct flow *flow, struct conn *c, const struct capture_record *
 	for (unsigned i = 0; i < 2; i++) {
 		unsigned dir = i ^ first;
 
-		if (record->direction == CAPTURE_BOTH ? !c->streams[dir].ended
-						      : record->direction == dir)
+		if (record->direction == CAPTURE_BOTH ? c->streams[dir].ended
+						      : record->direction != dir)
+			continue;
+		if (c->left == LEFT_IGNORED)
+			c->streams[dir].ended = true;
+		else
 			order_end(flow, c, record, dir);
 	}
 	if (c->streams[0].ended && c->streams[1].ended)
@@ -391,6 +401,8 @@ void flow_record(struct flow *flow, const struct capture_record *record, const c
 	conn_owner(c, record);
 	if (unlikely(record->type == CAPTURE_END))
 		end(flow, c, record);
+	else if (unlikely(c->left == LEFT_IGNORED))
+		flow->stats.bytes_left_out += record->captured;
 	else
 		order_data(flow, c, record, data, when);
 }

@@ -51,7 +51,9 @@ void flow_options_default(struct flow_options *options);
 
 /*
  * All only grow, but those said to be of now. Each captured byte is in exactly one place:
- *   bytes = bytes_parsed + bytes_repeated + bytes_unparsed + bytes_unfinished
+ *   bytes = bytes_parsed + bytes_repeated + bytes_unparsed + bytes_left_out + bytes_unfinished
+ * and each message in one as well:
+ *   parsed = handed to emit + ignored + left_out
  */
 struct flow_stats {
 	uint64_t records;      /* taken */
@@ -64,10 +66,14 @@ struct flow_stats {
 	uint64_t bytes_unparsed;   /* of these, in no message (between messages while out of step,
 				      tunnels, empty lines between messages, starts that turned out
 				      to be no head, the rest of a message given up) */
+	uint64_t bytes_left_out;   /* of these, on ignored connections and in messages left out (see
+				      flow_on_head()) */
 	uint64_t bytes_unfinished; /* of these, in unfinished messages and held packets: now */
 	uint64_t gap_bytes;	   /* that passed, but were not captured */
-	uint64_t parsed[2];	   /* messages handed to emit, by enum http_kind */
-	uint64_t faults;	   /* of these, with an error */
+	uint64_t parsed[2];	   /* messages, by enum http_kind */
+	uint64_t ignored;	   /* of these, on connections that were then ignored */
+	uint64_t left_out;	   /* of these, left out for themselves, or for their request */
+	uint64_t faults;	   /* of those handed to emit, with an error */
 	uint64_t unpaired;	   /* responses without a request seen */
 	uint64_t pending_dropped; /* requests forgotten because max_pending were outstanding, or for
 				     buffer_bytes */
@@ -77,9 +83,10 @@ struct flow_stats {
 	uint64_t expired;	  /* connections given up for idle_ms */
 	uint64_t over_memory;	  /* times buffer_bytes forced a message to be cut or given up */
 	uint64_t connections_total;
-	uint64_t tunnels;     /* connections that left HTTP: 101, CONNECT */
-	uint64_t connections; /* now */
-	uint64_t buffered;    /* bytes now */
+	uint64_t connections_ignored; /* of these */
+	uint64_t tunnels;	      /* connections that left HTTP: 101, CONNECT */
+	uint64_t connections;	      /* now */
+	uint64_t buffered;	      /* bytes now */
 };
 
 /* message is valid during the call, which must not call back into flow. message->seq is left 0: it
@@ -100,6 +107,32 @@ void flow_freep(struct flow **flow);
  */
 typedef void (*flow_tunnel_fn)(void *ctx, uint64_t connection);
 void flow_on_tunnel(struct flow *flow, flow_tunnel_fn fn, void *ctx);
+
+/*
+ * Calls fn for each message as soon as its head is complete, long before its end if it has a large
+ * body. (Not for a head that never is complete.) Optional. What it answers:
+ *
+ *   FLOW_KEEP       the message is handed to emit once it is complete
+ *   FLOW_LEAVE_OUT  it is not, and, of a request, neither is its response
+ *   FLOW_IGNORE     nor is anything else of this connection, in either direction, that was not
+ *                   handed out already
+ *
+ * fn must not call back into flow; the pointers are valid during the call.
+ */
+enum flow_verdict { FLOW_KEEP, FLOW_LEAVE_OUT, FLOW_IGNORE };
+
+struct flow_head {
+	uint64_t connection;
+	const struct dump_conn *conn;
+	enum dump_direction direction;
+	uint32_t seq;	   /* TCP sequence number of the first byte */
+	uint64_t time_ns;  /* wall-clock time at which it passed the hook */
+	const char *bytes; /* what head's slices are relative to */
+	const struct http_head *head;
+};
+
+typedef enum flow_verdict (*flow_head_fn)(void *ctx, const struct flow_head *head);
+void flow_on_head(struct flow *flow, flow_head_fn fn, void *ctx);
 
 /*
  * One record; data points at record->captured bytes and is not needed after the call.

@@ -69,6 +69,7 @@ struct pending {
 	uint32_t size; /* of all this; charged */
 	uint16_t method_len, path_len, host_len;
 	uint8_t direction;
+	bool left_out;
 	char text[];
 };
 
@@ -84,6 +85,8 @@ struct message {
 	bool scratch;	   /* body is in flow->body */
 	bool body_cut;	   /* no memory to keep more of the body */
 	bool borrowed;	   /* request stays in the queue (1xx) */
+	uint8_t verdict;   /* enum flow_verdict */
+	uint32_t seq;	   /* of the first byte, once the head is complete */
 	struct pending *request;
 };
 
@@ -115,6 +118,7 @@ enum stream_role { ROLE_UNKNOWN, ROLE_REQUESTS, ROLE_RESPONSES };
 
 struct stream {
 	uint32_t next; /* sequence number that follows what came */
+	uint32_t at;   /* sequence number of the byte that is looked at */
 	uint8_t state;
 	uint8_t role;
 	bool started; /* next is known */
@@ -131,6 +135,8 @@ struct stream {
 	uint64_t held_since_ns;	       /* how long `next` has been missing */
 };
 
+enum left { LEFT_NOT, LEFT_TUNNEL, LEFT_IGNORED };
+
 struct conn {
 	uint64_t id;
 	struct conn *hash_next;
@@ -143,10 +149,10 @@ struct conn {
 	uint64_t charged;
 	struct pending *first, *last;
 	uint32_t n_pending;
-	uint32_t forgotten; /* outstanding requests that came before `first` */
-	bool unsure;	    /* messages may be missing: pair only what is alone */
-	bool crowded;	    /* unsure, and more than one request is outstanding */
-	bool tunnel;
+	uint32_t forgotten;	  /* outstanding requests that came before `first` */
+	bool unsure;		  /* messages may be missing: pair only what is alone */
+	bool crowded;		  /* unsure, and more than one request is outstanding */
+	uint8_t left;		  /* enum left: no message is looked for any more */
 	struct stream streams[2]; /* enum capture_direction */
 	struct dump_conn dump;
 };
@@ -164,6 +170,8 @@ struct flow {
 	void *emit_ctx;
 	flow_tunnel_fn tunnel;
 	void *tunnel_ctx;
+	flow_head_fn head;
+	void *head_ctx;
 	struct flow_stats stats;
 	struct conn **table;
 	size_t table_size; /* a power of two */

@@ -45,7 +45,7 @@ static void keep(struct flow *flow, struct conn *c, struct message *m, struct pa
 {
 	m->body_bytes += run.len;
 	run.len = MIN(run.len, flow->options.body_bytes - m->body.len);
-	if (run.len == 0 || m->body_cut)
+	if (run.len == 0 || m->body_cut || m->verdict != FLOW_KEEP)
 		return;
 	if (parked) {
 		keep_parked(flow, c, parked, run);
@@ -83,6 +83,25 @@ static const char *error_of(
 	return flow->error;
 }
 
+static void let_go(struct flow *flow, struct conn *c, struct message *m)
+{
+	if (m->request && !m->borrowed)
+		pair_free(flow, c, m->request);
+	m->request = NULL;
+}
+
+/* The message is not wanted. */
+static void leave_out(struct flow *flow, struct conn *c, struct message *m)
+{
+	flow->stats.parsed[m->head.kind]++;
+	if (m->verdict == FLOW_IGNORE)
+		flow->stats.ignored++;
+	else
+		flow->stats.left_out++;
+	flow->stats.bytes_left_out += m->raw;
+	let_go(flow, c, m);
+}
+
 /* Emits and lets go of the request. body: for its fault; NULL: none. */
 static void finish(struct flow *flow, struct conn *c, unsigned dir, struct message *m,
 	const struct http_body *body)
@@ -101,6 +120,10 @@ static void finish(struct flow *flow, struct conn *c, unsigned dir, struct messa
 	};
 	const struct pending *p = m->request;
 
+	if (unlikely(m->verdict != FLOW_KEEP)) {
+		leave_out(flow, c, m);
+		return;
+	}
 	if (p) {
 		d.request_method = head_span(p, 0, p->method_len);
 		d.request_path = head_span(p, p->method_len, p->path_len);
@@ -114,9 +137,7 @@ static void finish(struct flow *flow, struct conn *c, unsigned dir, struct messa
 	flow->stats.faults += d.error != NULL;
 	flow->stats.bytes_parsed += m->raw;
 	flow->emit(flow->emit_ctx, &d);
-	if (m->request && !m->borrowed)
-		pair_free(flow, c, m->request);
-	m->request = NULL;
+	let_go(flow, c, m);
 }
 
 static void parked_free(struct flow *flow, struct conn *c, struct stream *s)
@@ -158,7 +179,7 @@ void message_lose(struct flow *flow, struct conn *c, unsigned dir)
 	struct stream *s = &c->streams[dir];
 
 	message_drop(flow, c, dir);
-	if (s->state != STREAM_LOST && !c->tunnel) {
+	if (s->state != STREAM_LOST && !c->left) {
 		flow->stats.resyncs++;
 		pair_lost(flow, c, role_of(c, dir));
 	}
@@ -236,6 +257,7 @@ static void message_init(struct message *m, const struct when *when, const char 
 	m->raw = size;
 	m->body_bytes = m->gap_bytes = 0;
 	m->error = NULL;
+	m->verdict = FLOW_KEEP;
 	m->body = span_of(NULL, 0);
 	m->scratch = m->body_cut = m->borrowed = false;
 	m->request = NULL;
@@ -284,7 +306,7 @@ static void partial_give_up(
 
 static void leave_http(struct flow *flow, struct conn *c)
 {
-	c->tunnel = true;
+	c->left = LEFT_TUNNEL;
 	flow->stats.tunnels++;
 	pair_forget_all(flow, c);
 	for (unsigned dir = 0; dir < 2; dir++) {
@@ -303,6 +325,52 @@ static bool is_preface(const struct message *m)
 {
 	return m->head.major == 2 &&
 	       span_eq(span_of(m->bytes + m->head.method.off, m->head.method.len), SPAN("PRI"));
+}
+
+/*
+ * Nothing of this connection is wanted any more. dir: where the message that says so is in hand,
+ * finished already.
+ */
+static void ignore(struct flow *flow, struct conn *c, unsigned dir)
+{
+	struct flow_stats *stats = &flow->stats;
+	uint64_t before = stats->bytes_unparsed;
+	struct stream *other = &c->streams[!dir];
+
+	c->left = LEFT_IGNORED;
+	stats->connections_ignored++;
+	if (other->state == STREAM_BODY && other->parked) {
+		other->parked->m.verdict = FLOW_IGNORE;
+		finish(flow, c, !dir, &other->parked->m, NULL);
+		parked_free(flow, c, other);
+	} else {
+		message_drop(flow, c, !dir);
+	}
+	order_drop(flow, c, 0);
+	order_drop(flow, c, 1);
+	c->streams[0].state = c->streams[1].state = STREAM_IDLE;
+	pair_forget_all(flow, c);
+	stats->bytes_left_out += stats->bytes_unparsed - before;
+	stats->bytes_unparsed = before;
+}
+
+/* What is to become of m, whose head is complete. */
+static void ask(struct flow *flow, struct conn *c, unsigned dir, struct message *m)
+{
+	const struct flow_head h = {
+		.connection = c->id,
+		.conn = &c->dump,
+		.direction = (enum dump_direction)dir,
+		.seq = m->seq,
+		.time_ns = m->when.wall_ns,
+		.bytes = m->bytes,
+		.head = &m->head,
+	};
+	enum flow_verdict verdict = flow->head(flow->head_ctx, &h);
+
+	/* the response to a request that was left out stays so */
+	if (verdict != FLOW_KEEP)
+		m->verdict = (uint8_t)verdict;
 }
 
 /* Whether two readers of such a head may disagree about where the message ends. */
@@ -338,6 +406,15 @@ static void begin(struct flow *flow, struct conn *c, unsigned dir, struct messag
 		pair_take(flow, c, dir, m);
 		if (m->request)
 			method = head_span(m->request, 0, m->request->method_len);
+	}
+	if (flow->head) {
+		ask(flow, c, dir, m);
+		if (unlikely(m->verdict == FLOW_IGNORE)) {
+			s->state = STREAM_IDLE;
+			finish(flow, c, dir, m, NULL);
+			ignore(flow, c, dir);
+			return;
+		}
 	}
 	framing = http_framing(m->bytes, &m->head, method, &length);
 	if (m->head.kind == HTTP_REQUEST)
@@ -551,6 +628,7 @@ static size_t take_idle(struct flow *flow, struct conn *c, unsigned dir, const s
 	size = http_head_end(p, MIN(len, head_max), &scanned);
 	if (likely(size > 0)) {
 		message_init(&m, when, p, size);
+		m.seq = s->at;
 		return size + take_message(flow, c, dir, &m, size, p + size, len - size);
 	}
 	if (len >= head_max) {
@@ -612,6 +690,7 @@ static size_t take_head(struct flow *flow, struct conn *c, unsigned dir, const c
 	/* the bytes behind the head are still in the record */
 	own = size - before;
 	message_init(&m, &h->when, h->data, size);
+	m.seq = s->at - (uint32_t)before;
 	own += take_message(flow, c, dir, &m, size, p + own, len - own);
 	flow->stats.bytes_unfinished -= h->len;
 	flow_uncharge(flow, c, sizeof(*h) + h->cap);
@@ -629,7 +708,10 @@ void message_bytes(struct flow *flow, struct conn *c, unsigned dir, const struct
 
 		if (s->state == STREAM_BODY) {
 			n = take_body(flow, c, dir, p, len);
-		} else if (unlikely(c->tunnel) ||
+		} else if (unlikely(c->left == LEFT_IGNORED)) {
+			flow->stats.bytes_left_out += len;
+			return;
+		} else if (unlikely(c->left) ||
 			   (s->state == STREAM_LOST && !resync(c, dir, p, len))) {
 			flow->stats.bytes_unparsed += len;
 			return;
@@ -640,6 +722,7 @@ void message_bytes(struct flow *flow, struct conn *c, unsigned dir, const struct
 		}
 		p += n;
 		len -= n;
+		s->at += (uint32_t)n;
 	}
 }
 

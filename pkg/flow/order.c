@@ -34,6 +34,7 @@ static void take(struct flow *flow, struct conn *c, unsigned dir, const struct p
 	cut = MIN(known, p->captured);
 	flow->stats.bytes_repeated += cut;
 	s->next = p->seq + p->length;
+	s->at = p->seq + cut;
 	if (p->captured > cut)
 		message_bytes(flow, c, dir, &p->when, p->data + cut, p->captured - cut);
 	known -= cut;

@@ -136,6 +136,7 @@ void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct mes
 	}
 	p->mono_ns = m->when.mono_ns;
 	p->direction = (uint8_t)dir;
+	p->left_out = m->verdict != FLOW_KEEP;
 	p->method_len = (uint16_t)method.len;
 	p->path_len = (uint16_t)path.len;
 	p->host_len = (uint16_t)host.len;
@@ -163,6 +164,8 @@ void pair_take(struct flow *flow, struct conn *c, unsigned dir, struct message *
 	if (c->first && c->first->direction != dir) {
 		m->borrowed = interim;
 		m->request = interim ? c->first : pop(c);
+		if (m->request->left_out)
+			m->verdict = FLOW_LEAVE_OUT;
 	}
 	if (!interim) {
 		c->unsure = c->unsure && !m->request;

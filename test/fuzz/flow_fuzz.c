@@ -79,15 +79,34 @@ static void on_message(void *ctx, const struct dump_message *m)
 		touch(s, m->error, strlen(m->error));
 }
 
+/* What the first letter of the target or reason says. */
+static enum flow_verdict on_head(void *ctx, const struct flow_head *h)
+{
+	struct state *s = ctx;
+	struct http_slice what = h->head->target.len ? h->head->target : h->head->version;
+	size_t at = (size_t)what.off + what.len;
+
+	touch(s, h->bytes, h->head->size);
+	touch(s, h->conn->remote.ip, h->conn->remote.ip_len);
+	switch (at < h->head->size ? h->bytes[at - 1] : 0) {
+	case 'i':
+		return FLOW_IGNORE;
+	case 'l':
+		return FLOW_LEAVE_OUT;
+	}
+	return FLOW_KEEP;
+}
+
 static void check(const struct state *s, const struct flow_options *options)
 {
 	const struct flow_stats *st = flow_stats(s->flow);
 
-	CHECK(st->bytes ==
-		st->bytes_parsed + st->bytes_repeated + st->bytes_unparsed + st->bytes_unfinished);
+	CHECK(st->bytes == st->bytes_parsed + st->bytes_repeated + st->bytes_unparsed +
+				   st->bytes_left_out + st->bytes_unfinished);
 	CHECK(st->buffered <= options->buffer_bytes);
 	CHECK(st->connections <= options->max_connections);
-	CHECK(st->parsed[0] == s->messages[0] && st->parsed[1] == s->messages[1]);
+	CHECK(st->parsed[0] + st->parsed[1] ==
+		s->messages[0] + s->messages[1] + st->ignored + st->left_out);
 	CHECK(st->faults == s->faults);
 }
 
@@ -120,6 +139,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		options.idle_ms = 5000;
 	s.body_bytes = options.body_bytes;
 	CHECK(flow_new(&options, on_message, &s, &s.flow, NULL) == 0);
+	if (limits & 128)
+		flow_on_head(s.flow, on_head, &s);
 
 	while (size >= 2) {
 		uint8_t op = data[0], what = op >> 3 & 7, id = op & 3, dir = op >> 2 & 1;

@@ -62,8 +62,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	flow_finish(flow);
 	s = flow_stats(flow);
-	if (s->bytes !=
-		s->bytes_parsed + s->bytes_repeated + s->bytes_unparsed + s->bytes_unfinished)
+	if (s->bytes != s->bytes_parsed + s->bytes_repeated + s->bytes_unparsed +
+				s->bytes_left_out + s->bytes_unfinished)
 		abort();
 	flow_free(flow);
 	capture_reader_close(reader);

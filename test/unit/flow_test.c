@@ -26,9 +26,11 @@ struct rig {
 	uint64_t tunnel; /* connection that became one */
 	uint64_t now;
 	uint64_t connection;
-	uint32_t seq[2]; /* of the next byte */
-	bool first[2];	 /* nothing was sent yet */
-	bool times;	 /* times are in the log */
+	uint32_t seq[2];    /* of the next byte */
+	bool first[2];	    /* nothing was sent yet */
+	bool times;	    /* times are in the log */
+	uint32_t heads[16]; /* sequence numbers, as on_head() was told */
+	unsigned n_heads;
 };
 
 static void log_span(struct buf *log, struct span s)
@@ -134,8 +136,8 @@ static void check_ledger(struct flow *flow)
 {
 	const struct flow_stats *s = flow_stats(flow);
 
-	MUST(s->bytes ==
-		s->bytes_parsed + s->bytes_repeated + s->bytes_unparsed + s->bytes_unfinished);
+	MUST(s->bytes == s->bytes_parsed + s->bytes_repeated + s->bytes_unparsed +
+				 s->bytes_left_out + s->bytes_unfinished);
 }
 
 static void rig_done(struct rig *r)
@@ -148,7 +150,7 @@ static void rig_done(struct rig *r)
 	MUST(s->bytes_unfinished == 0);
 	MUST(s->buffered == 0);
 	MUST(s->connections == 0);
-	MUST(s->parsed[0] + s->parsed[1] == r->messages);
+	MUST(s->parsed[0] + s->parsed[1] == r->messages + s->ignored + s->left_out);
 	flow_free(r->flow);
 	buf_done(&r->log);
 }
@@ -2004,6 +2006,319 @@ START_TEST(crowds)
 }
 END_TEST
 
+/* ---- messages that are left out, connections that are ignored ---- */
+
+/* By a header of the message: "X: leave", "X: ignore". */
+static enum flow_verdict on_head(void *ctx, const struct flow_head *h)
+{
+	struct rig *r = ctx;
+	enum flow_verdict verdict = FLOW_KEEP;
+
+	MUST(h->connection == r->connection);
+	MUST(strcmp(h->conn->local.ip, "10.0.0.1") == 0 && h->conn->remote.port == 80);
+	MUST(h->time_ns == (uint64_t)WALL + r->now);
+	MUST(h->head->size >= 4 && memcmp(h->bytes + h->head->size - 4, "\r\n\r\n", 4) == 0);
+	if (r->n_heads < ARRAY_SIZE(r->heads))
+		r->heads[r->n_heads++] = h->seq;
+	for (uint32_t i = 0; i < h->head->n_fields; i++) {
+		const struct http_field *f = &h->head->fields[i];
+		struct span value = span_of(h->bytes + f->value.off, f->value.len);
+
+		if (span_eq(value, SPAN("leave")))
+			verdict = FLOW_LEAVE_OUT;
+		else if (span_eq(value, SPAN("ignore")))
+			verdict = FLOW_IGNORE;
+	}
+	return verdict;
+}
+
+static void rig_asked(struct rig *r)
+{
+	rig_init(r);
+	flow_on_head(r->flow, on_head, r);
+}
+
+#define KEPT	 "GET /kept HTTP/1.1\r\nHost: h\r\n\r\n"
+#define LOG_KEPT "out GET /kept 1 [Host=h]\n"
+#define POST(mark)                                                                 \
+	"POST /p HTTP/1.1\r\nHost: h\r\nX: " mark "\r\nContent-Length: 40\r\n\r\n" \
+	"0123456789012345678901234567890123456789"
+#define REPLY	  "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#define LOG_REPLY "in 200 1 [Content-Length=2] body ok"
+
+/* Where each of several messages begins, in whatever pieces they come. */
+START_TEST(head_seq)
+{
+	static const char text[] =
+		"\r\n" KEPT POST("no") "\r\n" KEPT "POST / HTTP/1.1\r\nHost: h\r\nTransfer-"
+				       "Encoding: chunked\r\n\r\n" CHUNKS KEPT;
+	const size_t len = sizeof(text) - 1;
+	const uint32_t base = UINT32_MAX - 60; /* it wraps around */
+	uint32_t at[5] = {2, 2 + sizeof(KEPT) - 1};
+
+	at[2] = at[1] + (uint32_t)sizeof(POST("no")) - 1 + 2;
+	at[3] = at[2] + (uint32_t)sizeof(KEPT) - 1;
+	at[4] = (uint32_t)(len - (sizeof(KEPT) - 1));
+	for (size_t i = 0; i <= len; i++) {
+		struct rig r;
+
+		rig_asked(&r);
+		r.seq[OUT] = base;
+		calln(&r, OUT, text, i);
+		calln(&r, OUT, text + i, len - i);
+		ck_assert_uint_eq(r.n_heads, 5);
+		for (unsigned k = 0; k < 5; k++)
+			ck_assert_uint_eq(r.heads[k], base + at[k]);
+		rig_done(&r);
+	}
+	for (size_t step = 1; step <= 7; step++) {
+		struct rig r;
+
+		rig_asked(&r);
+		r.seq[OUT] = base;
+		for (size_t i = 0; i < len; i += step)
+			calln(&r, OUT, text + i, MIN(step, len - i));
+		ck_assert_uint_eq(r.n_heads, 5);
+		for (unsigned k = 0; k < 5; k++)
+			ck_assert_uint_eq(r.heads[k], base + at[k]);
+		rig_done(&r);
+	}
+}
+END_TEST
+
+/* After lost bytes, packets that change places and repeats it still is what was on the wire. */
+START_TEST(head_seq_faults)
+{
+	struct capture_record rec;
+	uint32_t expected;
+	struct rig r;
+
+	rig_asked(&r);
+	skip(&r, OUT, 1000);
+	expected = r.seq[OUT];
+	call(&r, OUT, KEPT);
+	skip(&r, OUT, 77);
+	call(&r, OUT, KEPT);
+	/* the second half first, then the whole again */
+	rec = record_of(&r, OUT, r.seq[OUT] + 10, sizeof(KEPT) - 1 - 10);
+	rec.flags |= CAPTURE_F_PACKET;
+	give(&r, rec, KEPT + 10);
+	rec = record_of(&r, OUT, r.seq[OUT], sizeof(KEPT) - 1);
+	rec.flags |= CAPTURE_F_PACKET;
+	give(&r, rec, KEPT);
+	ck_assert_uint_eq(r.n_heads, 3);
+	ck_assert_uint_eq(r.heads[0], expected);
+	ck_assert_uint_eq(r.heads[1], expected + sizeof(KEPT) - 1 + 77);
+	ck_assert_uint_eq(r.heads[2], r.seq[OUT]);
+	rig_done(&r);
+}
+END_TEST
+
+/* A request that says so, in any two pieces: nothing is seen of it, nor of what comes behind. */
+START_TEST(ignored_request)
+{
+	static const char text[] = POST("ignore");
+	const size_t len = sizeof(text) - 1;
+
+	for (size_t i = 0; i <= len; i++) {
+		const struct flow_stats *s;
+		struct rig r;
+
+		rig_asked(&r);
+		s = flow_stats(r.flow);
+		call(&r, OUT, KEPT);
+		call(&r, IN, REPLY);
+		calln(&r, OUT, text, i);
+		calln(&r, OUT, text + i, len - i);
+		call(&r, IN, REPLY);
+		call(&r, OUT, KEPT "GET /half");
+		call(&r, IN, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
+		skip(&r, IN, 4000);
+		call(&r, IN, REPLY);
+		check_ledger(r.flow);
+		ck_assert_uint_eq(s->ignored, 1);
+		ck_assert_uint_eq(s->parsed[HTTP_REQUEST], 2);
+		ck_assert_uint_eq(s->parsed[HTTP_RESPONSE], 1);
+		ck_assert_uint_eq(s->connections_ignored, 1);
+		ck_assert_uint_eq(s->bytes_parsed, strlen(KEPT REPLY));
+		ck_assert_uint_eq(s->bytes_unparsed, 0);
+		ck_assert_uint_eq(s->bytes_unfinished, 0);
+		ck_assert_uint_eq(s->gap_bytes, 0);
+		ck_assert_uint_eq(s->buffered, 0);
+		ck_assert_uint_eq(r.n_heads, 3);
+		finish_dir(&r, OUT, CAPTURE_F_SEQ);
+		ck_assert_uint_eq(s->connections, 1);
+		finish_dir(&r, IN, CAPTURE_F_SEQ);
+		ck_assert_uint_eq(s->connections, 0);
+		ck_assert_uint_eq(s->gap_bytes, 0);
+		expect(&r, LOG_KEPT LOG_REPLY " for GET /kept h\n");
+		rig_done(&r);
+	}
+}
+END_TEST
+
+/* An answer that says so; its request was handed out before. */
+START_TEST(ignored_response)
+{
+	static const char text[] = "HTTP/1.1 200 OK\r\nX: ignore\r\nContent-Length: 2\r\n\r\nok";
+	const size_t len = sizeof(text) - 1;
+
+	for (size_t i = 0; i <= len; i++) {
+		struct rig r;
+
+		rig_asked(&r);
+		call(&r, OUT, KEPT);
+		call(&r, OUT, "POST /long HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc");
+		calln(&r, IN, text, i);
+		calln(&r, IN, text + i, len - i);
+		call(&r, OUT, "defghi" KEPT);
+		call(&r, IN, REPLY REPLY);
+		/* the request whose body was under way is one as well */
+		ck_assert_uint_eq(flow_stats(r.flow)->ignored, 2);
+		ck_assert_uint_eq(flow_stats(r.flow)->bytes_unparsed, 0);
+		ck_assert_uint_eq(flow_stats(r.flow)->buffered, 0);
+		finish_dir(&r, CAPTURE_BOTH, CAPTURE_F_RESET);
+		ck_assert_uint_eq(flow_stats(r.flow)->connections, 0);
+		expect(&r, LOG_KEPT);
+		rig_done(&r);
+	}
+}
+END_TEST
+
+/* The other direction is in the midst of a head, of a body; packets wait. */
+START_TEST(ignored_in_the_midst)
+{
+	static const char *const others[] = {"HTTP/1.1 200 OK\r\nContent-Len", "HTTP/1.1 2",
+		"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "HTTP/1.1 200 OK\r\n\r\n",
+		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\na"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+		struct capture_record rec;
+		struct rig r;
+
+		rig_asked(&r);
+		call(&r, OUT, KEPT);
+		call(&r, IN, others[i]);
+		for (unsigned dir = 0; dir < 2; dir++) {
+			rec = record_of(&r, dir, r.seq[dir] + 4000, 3);
+			rec.flags |= CAPTURE_F_PACKET;
+			give(&r, rec, "far");
+		}
+		r.log.len = 0;
+		r.messages = flow_stats(r.flow)->parsed[0] + flow_stats(r.flow)->parsed[1];
+		call(&r, OUT, POST("ignore"));
+		ck_assert_uint_eq(flow_stats(r.flow)->bytes_unparsed, 0);
+		ck_assert_uint_eq(flow_stats(r.flow)->bytes_unfinished, 0);
+		ck_assert_uint_eq(flow_stats(r.flow)->buffered, 0);
+		ck_assert_uint_eq(flow_stats(r.flow)->connections_ignored, 1);
+		/* time passes, and nothing comes of it */
+		r.now += 10 * SECOND;
+		flow_tick(r.flow, r.now);
+		call(&r, IN, "def" REPLY);
+		expect(&r, "");
+		rig_done(&r);
+	}
+}
+END_TEST
+
+/* The mark is in a later packet that waits for one before it. */
+START_TEST(ignored_from_held)
+{
+	struct capture_record rec;
+	struct rig r;
+
+	rig_asked(&r);
+	call(&r, OUT, KEPT);
+	for (uint32_t i = 0; i < 3; i++) {
+		rec = record_of(&r, OUT,
+			r.seq[OUT] + (uint32_t)strlen(KEPT) + i * (uint32_t)strlen(POST("ignore")),
+			strlen(POST("ignore")));
+		rec.flags |= CAPTURE_F_PACKET;
+		give(&r, rec, POST("ignore"));
+	}
+	ck_assert_uint_gt(flow_stats(r.flow)->bytes_unfinished, 0);
+	call(&r, OUT, KEPT);
+	ck_assert_uint_eq(flow_stats(r.flow)->ignored, 1);
+	ck_assert_uint_eq(flow_stats(r.flow)->bytes_left_out, 3 * strlen(POST("ignore")));
+	expect(&r, LOG_KEPT LOG_KEPT);
+	rig_done(&r);
+}
+END_TEST
+
+/* The same again with another connection: what was ignored is no one else's. */
+START_TEST(ignored_alone)
+{
+	struct rig r;
+
+	rig_asked(&r);
+	call(&r, OUT, POST("ignore"));
+	r.connection = 2;
+	r.first[OUT] = r.first[IN] = true;
+	call(&r, OUT, KEPT);
+	call(&r, IN, REPLY);
+	expect(&r, LOG_KEPT LOG_REPLY " for GET /kept h\n");
+	/* a connection that is over is forgotten */
+	r.connection = 1;
+	finish_dir(&r, CAPTURE_BOTH, 0);
+	call(&r, OUT, KEPT);
+	expect(&r, LOG_KEPT);
+	rig_done(&r);
+}
+END_TEST
+
+/* A request that is left out, in any two pieces: its response is, and nothing else. */
+START_TEST(left_out_request)
+{
+	static const char text[] = POST("leave") KEPT;
+	static const char replies[] = "HTTP/1.1 100 Continue\r\n\r\n"
+				      "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes" REPLY;
+	const size_t len = sizeof(text) - 1, reply_len = sizeof(replies) - 1;
+
+	for (size_t i = 0; i <= len + reply_len; i++) {
+		size_t a = MIN(i, len), b = i - a;
+		const struct flow_stats *s;
+		struct rig r;
+
+		rig_asked(&r);
+		s = flow_stats(r.flow);
+		calln(&r, OUT, text, a);
+		calln(&r, OUT, text + a, len - a);
+		calln(&r, IN, replies, b);
+		calln(&r, IN, replies + b, reply_len - b);
+		ck_assert_uint_eq(s->left_out, 3);
+		ck_assert_uint_eq(s->ignored, 0);
+		ck_assert_uint_eq(s->parsed[HTTP_REQUEST], 2);
+		ck_assert_uint_eq(s->parsed[HTTP_RESPONSE], 3);
+		ck_assert_uint_eq(
+			s->bytes_left_out, strlen(POST("leave")) + reply_len - strlen(REPLY));
+		ck_assert_uint_eq(s->unpaired, 0);
+		ck_assert_uint_eq(s->buffered, 0);
+		expect(&r, LOG_KEPT LOG_REPLY " for GET /kept h\n");
+		rig_done(&r);
+	}
+}
+END_TEST
+
+/* A response alone, one that never is complete, and one to HEAD. */
+START_TEST(left_out_others)
+{
+	struct rig r;
+
+	rig_asked(&r);
+	call(&r, OUT, KEPT KEPT);
+	call(&r, IN, "HTTP/1.1 200 OK\r\nX: leave\r\nContent-Length: 2\r\n\r\nno" REPLY);
+	expect(&r, LOG_KEPT LOG_KEPT LOG_REPLY " for GET /kept h\n");
+	call(&r, OUT, "HEAD / HTTP/1.1\r\nHost: h\r\nX: leave\r\n\r\n" KEPT);
+	call(&r, IN, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" REPLY);
+	expect(&r, LOG_KEPT LOG_REPLY " for GET /kept h\n");
+	call(&r, OUT, POST("leave"));
+	call(&r, IN, "HTTP/1.1 200 OK\r\nContent-Le");
+	finish_dir(&r, CAPTURE_BOTH, 0);
+	expect(&r, "");
+	rig_done(&r);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("flow");
@@ -2048,6 +2363,15 @@ int main(void)
 	tcase_add_test(rest, bad_records);
 	tcase_add_test(rest, bad_options);
 	tcase_add_test(rest, peers);
+	tcase_add_test(rest, head_seq);
+	tcase_add_test(rest, head_seq_faults);
+	tcase_add_test(rest, ignored_request);
+	tcase_add_test(rest, ignored_response);
+	tcase_add_test(rest, ignored_in_the_midst);
+	tcase_add_test(rest, ignored_from_held);
+	tcase_add_test(rest, ignored_alone);
+	tcase_add_test(rest, left_out_request);
+	tcase_add_test(rest, left_out_others);
 	suite_add_tcase(suite, rest);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
