@@ -713,15 +713,23 @@ static __always_inline bool refused(const struct conn *c, u32 direction)
 	return c->verdict == V_JUDGING && c->fresh && c->side[direction] == S_NOT;
 }
 
-static __always_inline bool ignored(struct capture_counters *count, struct conn *c)
+/* Bytes of a connection that user space wants no more of. */
+static __always_inline bool ignored(struct capture_counters *count, struct conn *c, u64 bytes)
 {
 	u32 slot = CAPTURE_IGNORE_SLOT(c->id);
-	u64 *id = bpf_map_lookup_elem(&ignore, &slot);
+	u64 *entry = bpf_map_lookup_elem(&ignore, &slot);
+	u64 id = entry ? *entry : 0;
 
-	if (!id || *id != c->id)
+	if ((id & ~CAPTURE_IGNORE_OWN) != c->id)
 		return false;
-	c->verdict = V_OTHER;
-	count->connections_other++;
+	if (id & CAPTURE_IGNORE_OWN) {
+		c->verdict = V_OWN;
+		skip(count, CAPTURE_SKIP_OWN, bytes);
+	} else {
+		c->verdict = V_OTHER;
+		count->connections_other++;
+		skip(count, CAPTURE_SKIP_OTHER, bytes);
+	}
 	return true;
 }
 
@@ -926,10 +934,8 @@ static __always_inline void take_call(struct capture_counters *count, u32 progra
 		return;
 	}
 	if (c->verdict == V_HTTP) {
-		if (ignored(count, c)) {
-			skip(count, CAPTURE_SKIP_OTHER, bytes);
+		if (ignored(count, c, bytes))
 			return;
-		}
 	} else {
 		call->n_start = 0;
 		call->start[0] = 0;
@@ -1425,10 +1431,8 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 	if (unwanted(count, c, sk, left))
 		return 1;
 	if (c->verdict == V_HTTP) {
-		if (ignored(count, c)) {
-			skip(count, CAPTURE_SKIP_OTHER, left);
+		if (ignored(count, c, left))
 			return 1;
-		}
 	} else if (!c->fresh || seq == tp->rcv_nxt) {
 		/* a packet that comes early on a new connection is taken unjudged: its beginning is
 		 * on the way */

@@ -95,7 +95,7 @@ _Static_assert(sizeof(struct capture_record) == 136, "capture_record has no padd
  */
 enum capture_skip {
 	CAPTURE_SKIP_OTHER,	/* the connection is not HTTP/1.x */
-	CAPTURE_SKIP_OWN,	/* the loader's own traffic */
+	CAPTURE_SKIP_OWN,	/* the loader's own traffic, or that of another one, once known */
 	CAPTURE_SKIP_INTERFACE, /* not one of --interface */
 	CAPTURE_SKIP_LIMIT,	/* beyond --capture-bytes of one call */
 	CAPTURE_SKIP_PRESSURE, /* beyond what is captured of one call while the ring buffer fills up
@@ -149,6 +149,8 @@ struct capture_owner {
  * so they are mixed. */
 #define CAPTURE_IGNORE_SLOTS	65536
 #define CAPTURE_IGNORE_SLOT(id) ((__u32)((id)*0x9e3779b97f4a7c15ULL >> 48))
+/* Set in an entry (no id has this bit): its bytes are CAPTURE_SKIP_OWN, else CAPTURE_SKIP_OTHER. */
+#define CAPTURE_IGNORE_OWN (1ULL << 63)
 
 /* The most --interface names. */
 #define CAPTURE_INTERFACES_MAX 16

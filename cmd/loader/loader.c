@@ -74,7 +74,7 @@ static void on_tunnel(void *ctx, uint64_t connection)
 	struct loader *l = ctx;
 
 	if (l->probe)
-		probe_ignore(l->probe, connection);
+		probe_ignore(l->probe, connection, false);
 }
 
 static void give_up_recording(struct loader *l, const struct err *err)

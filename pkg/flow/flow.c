@@ -9,6 +9,8 @@
 #define TABLE_FIRST 256
 /* A connection moves up no more often: its neighbours in the list are seldom in the cache. */
 #define LRU_NS UINT64_C(10000000)
+/* What is on its way of a connection that the kernel side was told to ignore has come by then. */
+#define IGNORED_NS UINT64_C(10000000000)
 
 /* ---- memory ---- */
 
@@ -141,6 +143,7 @@ static void conn_free(struct flow *flow, struct conn *c)
 		at = &(*at)->hash_next;
 	*at = c->hash_next;
 	link_remove(&c->lru);
+	link_remove(&c->ignored);
 	if (flow->last == c)
 		flow->last = NULL;
 	c->hash_next = flow->free_conns;
@@ -206,6 +209,7 @@ static struct conn *conn_new(struct flow *flow, const struct capture_record *rec
 	c->lru_ns = record->time_ns;
 	link_init(&c->lru);
 	link_init(&c->busy);
+	link_init(&c->ignored);
 	link_init(&c->holding);
 	set_peer(&c->dump.local, record->family, record->local_addr, record->local_port);
 	set_peer(&c->dump.remote, record->family, record->remote_addr, record->remote_port);
@@ -269,6 +273,7 @@ int flow_new(const struct flow_options *options, flow_emit_fn emit, void *ctx,
 	link_init(&flow->lru);
 	link_init(&flow->busy);
 	link_init(&flow->holding);
+	link_init(&flow->ignored);
 	flow->options = *options;
 	flow->emit = emit;
 	flow->emit_ctx = ctx;
@@ -366,6 +371,13 @@ static void end(struct flow *flow, struct conn *c, const struct capture_record *
 		conn_free(flow, c);
 }
 
+static void ignored(struct flow *flow, struct conn *c, const struct capture_record *record)
+{
+	flow->stats.bytes_left_out += record->captured;
+	link_remove(&c->ignored);
+	link_after(flow->ignored.prev, &c->ignored);
+}
+
 void flow_record(struct flow *flow, const struct capture_record *record, const char *data,
 	int64_t wall_offset_ns)
 {
@@ -402,7 +414,7 @@ void flow_record(struct flow *flow, const struct capture_record *record, const c
 	if (unlikely(record->type == CAPTURE_END))
 		end(flow, c, record);
 	else if (unlikely(c->left == LEFT_IGNORED))
-		flow->stats.bytes_left_out += record->captured;
+		ignored(flow, c, record);
 	else
 		order_data(flow, c, record, data, when);
 }
@@ -425,6 +437,13 @@ void flow_tick(struct flow *flow, uint64_t now_ns)
 			link_remove(&c->holding);
 			link_after(flow->holding.prev, &c->holding);
 		}
+	}
+	while (!link_alone(&flow->ignored)) {
+		struct conn *c = LINK_OF(flow->ignored.next, struct conn, ignored);
+
+		if (now_ns <= c->last_ns || now_ns - c->last_ns <= IGNORED_NS)
+			break;
+		conn_free(flow, c);
 	}
 	while (idle_ns > 0 && !link_alone(&flow->lru)) {
 		struct conn *c = LINK_OF(flow->lru.prev, struct conn, lru);

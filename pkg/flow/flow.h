@@ -115,7 +115,8 @@ void flow_on_tunnel(struct flow *flow, flow_tunnel_fn fn, void *ctx);
  *   FLOW_KEEP       the message is handed to emit once it is complete
  *   FLOW_LEAVE_OUT  it is not, and, of a request, neither is its response
  *   FLOW_IGNORE     nor is anything else of this connection, in either direction, that was not
- *                   handed out already
+ *                   handed out already. It is forgotten when nothing came of it for 10 s: the
+ *                   kernel side is expected to know by then
  *
  * fn must not call back into flow; the pointers are valid during the call.
  */

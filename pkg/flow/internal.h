@@ -142,6 +142,7 @@ struct conn {
 	struct conn *hash_next;
 	struct link lru;
 	struct link busy;    /* in flow->busy while charged > 0 */
+	struct link ignored; /* in flow->ignored if LEFT_IGNORED */
 	struct link holding; /* in flow->holding while packets are held */
 	uint64_t last_ns;    /* of the last record */
 	uint64_t lru_ns;     /* of the last one that moved it to the front of flow->lru */
@@ -181,6 +182,7 @@ struct flow {
 	struct link lru;     /* most recent first, to within LRU_NS */
 	struct link busy;    /* longest busy first */
 	struct link holding; /* longest holding first */
+	struct link ignored; /* longest silent first */
 	struct slab *slabs;
 	struct conn *free_conns; /* by hash_next */
 	struct pending *free_pending;

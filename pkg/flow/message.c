@@ -350,6 +350,7 @@ static void ignore(struct flow *flow, struct conn *c, unsigned dir)
 	order_drop(flow, c, 1);
 	c->streams[0].state = c->streams[1].state = STREAM_IDLE;
 	pair_forget_all(flow, c);
+	link_after(flow->ignored.prev, &c->ignored);
 	stats->bytes_left_out += stats->bytes_unparsed - before;
 	stats->bytes_unparsed = before;
 }

@@ -555,9 +555,10 @@ int probe_fd(const struct probe *p)
 	return p->ring_fd;
 }
 
-void probe_ignore(struct probe *p, uint64_t connection)
+void probe_ignore(struct probe *p, uint64_t connection, bool own)
 {
-	__atomic_store_n(&p->ignore[CAPTURE_IGNORE_SLOT(connection)], connection, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->ignore[CAPTURE_IGNORE_SLOT(connection)],
+		connection | (own ? CAPTURE_IGNORE_OWN : 0), __ATOMIC_RELAXED);
 }
 
 /* Packets come in no process's name: who reads them is in a map by now, most times. */

@@ -100,10 +100,11 @@ typedef void (*probe_record_fn)(void *ctx, const struct capture_record *record, 
 int probe_drain(struct probe *probe, uint32_t max_records, probe_record_fn fn, void *ctx);
 
 /*
- * The kernel side gives no more records of this connection (a tunnel, say). Best effort, at once: a
- * later call for another connection may undo it, and records on their way still come.
+ * The kernel side gives no more records of this connection: a tunnel, or, with own, the traffic of
+ * a loader (then its bytes are counted as skipped for that, else as not HTTP). Best effort, at
+ * once: a later call for another connection may undo it, and records on their way still come.
  */
-void probe_ignore(struct probe *probe, uint64_t connection);
+void probe_ignore(struct probe *probe, uint64_t connection, bool own);
 
 struct probe_counters {
 	struct capture_counters by_program[CAPTURE_P_MAX]; /* added up over the CPUs */

@@ -88,7 +88,7 @@ static enum flow_verdict on_head(void *ctx, const struct flow_head *h)
 
 	touch(s, h->bytes, h->head->size);
 	touch(s, h->conn->remote.ip, h->conn->remote.ip_len);
-	switch (at < h->head->size ? h->bytes[at - 1] : 0) {
+	switch (at > 0 ? h->bytes[at - 1] : 0) {
 	case 'i':
 		return FLOW_IGNORE;
 	case 'l':

@@ -2245,6 +2245,38 @@ START_TEST(ignored_from_held)
 }
 END_TEST
 
+/* The kernel side was told, and sends no END of it: it takes no room for long. */
+START_TEST(ignored_forgotten)
+{
+	const struct flow_stats *s;
+	struct rig r;
+
+	rig_asked(&r);
+	s = flow_stats(r.flow);
+	for (r.connection = 1; r.connection <= 3; r.connection++) {
+		r.first[OUT] = r.first[IN] = true;
+		call(&r, OUT, POST("ignore"));
+		r.now += SECOND;
+	}
+	flow_tick(r.flow, r.now);
+	ck_assert_uint_eq(s->connections, 3);
+	/* something of the first one was still on its way */
+	r.connection = 1;
+	r.now += 7 * SECOND + 1;
+	call(&r, IN, REPLY);
+	flow_tick(r.flow, r.now);
+	ck_assert_uint_eq(s->connections, 3);
+	r.now += SECOND;
+	flow_tick(r.flow, r.now);
+	ck_assert_uint_eq(s->connections, 2);
+	r.now += 10 * SECOND;
+	flow_tick(r.flow, r.now);
+	ck_assert_uint_eq(s->connections, 0);
+	expect(&r, "");
+	rig_done(&r);
+}
+END_TEST
+
 /* The same again with another connection: what was ignored is no one else's. */
 START_TEST(ignored_alone)
 {
@@ -2370,6 +2402,7 @@ int main(void)
 	tcase_add_test(rest, ignored_in_the_midst);
 	tcase_add_test(rest, ignored_from_held);
 	tcase_add_test(rest, ignored_alone);
+	tcase_add_test(rest, ignored_forgotten);
 	tcase_add_test(rest, left_out_request);
 	tcase_add_test(rest, left_out_others);
 	suite_add_tcase(suite, rest);
