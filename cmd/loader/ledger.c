@@ -4,8 +4,8 @@
  *
  *   kernel:    seen bytes = captured + skipped{reason}         for each program
  *   records:   submitted = read + lost + waiting in the ring buffer
- *   bytes:     taken by flow = parsed + repeated + unparsed + unfinished
- *   messages:  parsed = emitted + filtered + dropped
+ *   bytes:     taken by flow = parsed + repeated + unparsed + left out + unfinished
+ *   messages:  parsed = emitted + filtered + dropped{reason}
  *   delivery:  emitted = delivered + dropped{reason} + queued
  */
 #include "cmd/loader/loader.h"
@@ -115,6 +115,9 @@ static void streams(const struct loader *l, struct metrics *m)
 		"Captured bytes in unfinished messages and held packets.", s->bytes_unfinished);
 	one(m, "ebpfdump_flow_unparsed_bytes_total", METRICS_COUNTER,
 		"Captured bytes that are in no message.", s->bytes_unparsed);
+	one(m, "ebpfdump_flow_left_out_bytes_total", METRICS_COUNTER,
+		"Captured bytes of loaders' own traffic, and of relayed messages left out.",
+		s->bytes_left_out);
 	one(m, "ebpfdump_flow_gap_bytes_total", METRICS_COUNTER,
 		"Bytes that passed on HTTP connections but were not captured.", s->gap_bytes);
 	metrics_family(m, "ebpfdump_messages_parsed_total", METRICS_COUNTER,
@@ -130,8 +133,22 @@ static void streams(const struct loader *l, struct metrics *m)
 	one(m, "ebpfdump_messages_filtered_total", METRICS_COUNTER,
 		"Messages left out by --direction and --message.", l->filtered);
 	metrics_family(m, "ebpfdump_messages_dropped_total", METRICS_COUNTER,
-		"Messages lost before they were emitted, by reason.");
+		"Messages that were not emitted, by reason: memory, there was none; own_marker, "
+		"a loader's own (what follows on the connection is not even parsed); relayed, "
+		"with a copied marker, beyond --relayed-rate, and their responses.");
 	metrics_u64(m, "ebpfdump_messages_dropped_total", l->unwritable, "reason", "memory", NULL);
+	metrics_u64(m, "ebpfdump_messages_dropped_total", s->ignored, "reason", "own_marker", NULL);
+	metrics_u64(m, "ebpfdump_messages_dropped_total", s->left_out, "reason", "relayed", NULL);
+	metrics_family(m, "ebpfdump_markers_total", METRICS_COUNTER,
+		"Headers X-Ebpfdump-Loader found, by result: accepted (the connection is ignored), "
+		"wrong, old, copied.");
+	for (enum marker_result i = 0; i < MARKER_RESULT_MAX; i++)
+		metrics_u64(m, "ebpfdump_markers_total", l->own.results[i], "result",
+			marker_result_name(i), NULL);
+	one(m, "ebpfdump_marker_key_file_ok", METRICS_GAUGE,
+		"1 if what --marker-key-file holds is in use, 0 if it is not given or cannot be "
+		"used.",
+		l->own.marker && marker_file_ok(l->own.marker));
 	one(m, "ebpfdump_flow_pending_dropped_total", METRICS_COUNTER,
 		"Requests forgotten because too many were outstanding (--pending).",
 		s->pending_dropped);
@@ -147,6 +164,8 @@ static void streams(const struct loader *l, struct metrics *m)
 		"Times --buffer-bytes forced a message to be cut or given up.", s->over_memory);
 	one(m, "ebpfdump_flow_connections_total", METRICS_COUNTER, "HTTP connections followed.",
 		s->connections_total);
+	one(m, "ebpfdump_flow_ignored_connections_total", METRICS_COUNTER,
+		"Connections ignored for an accepted marker.", s->connections_ignored);
 	one(m, "ebpfdump_flow_tunnels_total", METRICS_COUNTER,
 		"Connections that left HTTP (101, CONNECT).", s->tunnels);
 	one(m, "ebpfdump_flow_connections", METRICS_GAUGE, "HTTP connections followed now.",

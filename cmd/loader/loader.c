@@ -113,6 +113,7 @@ static void loader_done(struct loader *l)
 	telemetry_free(l->telemetry);
 	probe_close(l->probe);
 	flow_free(l->flow);
+	own_done(l);
 	sink_free(l->sink);
 	loop_free(l->loop);
 	(void)capture_writer_close(l->writer, NULL);
@@ -158,8 +159,10 @@ static int loader_init(struct loader *l, const struct spec *spec, struct err *er
 	if (r)
 		return err_set(err, -r, "there is no key for --redact: %s", strerror(-r));
 	r = flow_new(&fo, on_message, l, &l->flow, err);
-	if (!r)
+	if (!r) {
 		flow_on_tunnel(l->flow, on_tunnel, l);
+		r = own_init(l, err);
+	}
 	if (!r && spec->record)
 		r = capture_writer_open(spec->record, &l->writer, err);
 	if (!r && !records_only)
@@ -376,6 +379,8 @@ static int wire(struct loader *l, struct err *err)
 	if (!r)
 		r = loop_add_timer(
 			l->loop, TICK_MS, TICK_MS, on_tick, l, &(struct loop_source *){0});
+	if (!r)
+		r = own_wire(l);
 	if (!r && l->spec->interfaces.count)
 		r = loop_add_timer(l->loop, INTERFACES_MS, INTERFACES_MS, on_interfaces, l,
 			&(struct loop_source *){0});

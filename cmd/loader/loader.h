@@ -12,12 +12,21 @@
 
 #include "pkg/dump/dump.h"
 #include "pkg/flow/flow.h"
+#include "pkg/marker/marker.h"
 #include "pkg/probe/probe.h"
 #include "pkg/sink/sink.h"
 #include "pkg/spec/spec.h"
 #include "pkg/telemetry/telemetry.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* What is known of loaders' own traffic: own.c. */
+struct own {
+	struct marker *marker;
+	struct marker_budget budget;
+	uint64_t results[MARKER_RESULT_MAX]; /* headers found */
+	uint64_t warned_ns;
+};
 
 struct loader {
 	const struct spec *spec;
@@ -30,8 +39,9 @@ struct loader {
 	struct flow *flow;
 	struct sink *sink;	       /* NULL: standard output carries the records (--record -) */
 	struct capture_writer *writer; /* NULL: no --record */
-	bool record_failed;	       /* --record: the file lacks something */
-	int output_error;	       /* errno of standard output, as last reported */
+	struct own own;
+	bool record_failed; /* --record: the file lacks something */
+	int output_error;   /* errno of standard output, as last reported */
 	/* only when capturing */
 	struct loop *loop;
 	struct loop_source *drain_timer;
@@ -51,6 +61,11 @@ struct loader {
 int loader_check(const struct spec *spec);
 int loader_run(const struct spec *spec);
 int loader_replay(const struct spec *spec);
+
+/* own.c. Behind flow_new(); with the loop; at the end. */
+int own_init(struct loader *l, struct err *err);
+int own_wire(struct loader *l);
+void own_done(struct loader *l);
 
 /* What telemetry asks for: ledger.c. */
 void ledger_metrics(void *loader, struct metrics *m);

@@ -281,3 +281,22 @@ bool marker_relayed(struct marker *m, struct span value, unsigned direction)
 	seen->relayed[direction & 1]++;
 	return true;
 }
+
+bool marker_budget_take(struct marker_budget *b, uint64_t now_ns)
+{
+	const uint64_t minute = UINT64_C(60000000000);
+	uint64_t cost;
+
+	if (b->per_minute == 0)
+		return false;
+	cost = minute / b->per_minute;
+	if (b->last_ns == 0)
+		b->nanos = minute;
+	else if (now_ns > b->last_ns)
+		b->nanos = MIN(b->nanos + MIN(now_ns - b->last_ns, minute), minute);
+	b->last_ns = now_ns;
+	if (b->nanos < cost)
+		return false;
+	b->nanos -= cost;
+	return true;
+}

@@ -130,4 +130,19 @@ enum marker_result marker_check(struct marker *m, struct span value,
  * is so MARKER_RELAYED_MAX times in each direction. */
 bool marker_relayed(struct marker *m, struct span value, unsigned direction);
 
+/*
+ * How many messages with a copied marker are captured: per_minute of them at once, and as many in
+ * each minute. An HTTP proxy between loaders and receiver hands markers on to connections of its
+ * own, where they are copies like any other; without a limit, the first one that is captured and
+ * posted would make the next one, for ever.
+ */
+struct marker_budget {
+	uint64_t per_minute;
+	uint64_t nanos;	  /* what one costs is a minute divided by per_minute */
+	uint64_t last_ns; /* 0: full */
+};
+
+/* Whether one more may pass, at this time (of a clock that may be set). */
+bool marker_budget_take(struct marker_budget *budget, uint64_t now_ns);
+
 #endif

@@ -15,6 +15,7 @@
 
 #define GROUP_CAPTURE "What is captured"
 #define GROUP_OUTPUT  "Output"
+#define GROUP_OWN     "Its own traffic"
 #define GROUP_KERNEL  "Kernel side"
 #define GROUP_LIMITS  "Limits"
 #define GROUP_FILES   "Files"
@@ -164,6 +165,32 @@ static const struct spec_option loader_options[] = {
 		.help = "Where /healthz, /readyz and /metrics are served. An IPv6 address stands "
 			"in brackets; no host: all addresses; port 0: any. Empty: not served.",
 		FIELD(listen),
+	},
+	{
+		.flag = "marker-key-file",
+		.type = SPEC_STRING,
+		.value = "FILE",
+		.fallback = "",
+		.max = 4095,
+		.group = GROUP_OWN,
+		.help = "The key by which loaders and the receiver know each other's traffic and "
+			"leave it out; the same everywhere. 16 bytes to 4 KiB (32 random ones are "
+			"right), newlines at the end do not count; read anew when it changes. "
+			"Empty: a random key, which only this loader knows.",
+		FIELD(marker_key_file),
+	},
+	{
+		.flag = "relayed-rate",
+		.type = SPEC_UINT,
+		.value = "COUNT",
+		.fallback = "10",
+		.min = 0,
+		.max = 60000,
+		.group = GROUP_OWN,
+		.help = "Messages with a copied marker that are captured in a minute. More are left out and "
+			"counted: an HTTP proxy between loaders and receiver hands on every POST, "
+			"and each one captured would make the next.",
+		FIELD(relayed_rate),
 	},
 	{
 		.flag = "hook",

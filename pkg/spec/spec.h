@@ -58,6 +58,9 @@ struct spec {
 	const char *node;   /* "": the host's name */
 	uint32_t log_level; /* enum log_level */
 	const char *listen; /* "": no telemetry */
+	/* its own traffic */
+	const char *marker_key_file; /* "": none */
+	uint64_t relayed_rate;
 	/* kernel side */
 	uint32_t hook; /* enum spec_hook */
 	uint64_t ring_bytes;

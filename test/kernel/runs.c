@@ -41,7 +41,7 @@ static void check_own_traffic(void)
 
 struct row {
 	const char *labels;
-	const char *left, *right[4]; /* left = sum of right */
+	const char *left, *right[5]; /* left = sum of right */
 };
 
 static const struct row rows[] = {
@@ -57,7 +57,8 @@ static const struct row rows[] = {
 	{"", "ebpfdump_kernel_captured_bytes_total", {"ebpfdump_flow_bytes_total"}},
 	{"", "ebpfdump_flow_bytes_total",
 		{"ebpfdump_flow_parsed_bytes_total", "ebpfdump_flow_repeated_bytes_total",
-			"ebpfdump_flow_unparsed_bytes_total", "ebpfdump_flow_unfinished_bytes"}},
+			"ebpfdump_flow_unparsed_bytes_total", "ebpfdump_flow_left_out_bytes_total",
+			"ebpfdump_flow_unfinished_bytes"}},
 	{"", "ebpfdump_messages_parsed_total",
 		{"ebpfdump_messages_emitted_total", "ebpfdump_messages_filtered_total",
 			"ebpfdump_messages_dropped_total"}},

@@ -343,9 +343,10 @@ def ledger_gaps(m):
     holds("records: read = those that flow took", read, m.sum("ebpfdump_flow_records_total"))
     holds("bytes: captured = those that flow took", m.sum("ebpfdump_kernel_captured_bytes_total"),
           m.sum("ebpfdump_flow_bytes_total"))
-    holds("bytes of flow: taken = parsed + repeated + unparsed + unfinished", m.sum("ebpfdump_flow_bytes_total"),
+    holds("bytes of flow: taken = parsed + repeated + unparsed + left out + unfinished", m.sum("ebpfdump_flow_bytes_total"),
           m.sum("ebpfdump_flow_parsed_bytes_total") + m.sum("ebpfdump_flow_repeated_bytes_total") +
-          m.sum("ebpfdump_flow_unparsed_bytes_total") + m.sum("ebpfdump_flow_unfinished_bytes"))
+          m.sum("ebpfdump_flow_unparsed_bytes_total") + m.sum("ebpfdump_flow_left_out_bytes_total") +
+          m.sum("ebpfdump_flow_unfinished_bytes"))
     holds("messages: parsed = emitted + filtered + dropped", m.sum("ebpfdump_messages_parsed_total"),
           m.sum("ebpfdump_messages_emitted_total") + m.sum("ebpfdump_messages_filtered_total") +
           m.sum("ebpfdump_messages_dropped_total"))

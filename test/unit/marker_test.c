@@ -288,6 +288,39 @@ START_TEST(once)
 }
 END_TEST
 
+START_TEST(budget)
+{
+	const uint64_t second = UINT64_C(1000000000);
+	struct marker_budget b = {.per_minute = 10};
+	uint64_t now = 1000 * second;
+
+	for (int i = 0; i < 10; i++)
+		ck_assert(marker_budget_take(&b, now));
+	ck_assert(!marker_budget_take(&b, now));
+	ck_assert(!marker_budget_take(&b, now + 5 * second));
+	ck_assert(marker_budget_take(&b, now + 6 * second));
+	ck_assert(!marker_budget_take(&b, now + 6 * second));
+	/* asking in vain does not put it off */
+	for (uint64_t i = 6000; i < 12000; i++)
+		ck_assert(!marker_budget_take(&b, now + i * (second / 1000)));
+	ck_assert(marker_budget_take(&b, now + 12 * second));
+	/* the clock goes back */
+	ck_assert(!marker_budget_take(&b, second));
+	ck_assert(!marker_budget_take(&b, 2 * second));
+	ck_assert(marker_budget_take(&b, 7 * second));
+	/* a long silence fills it, and no more than that */
+	for (int i = 0; i < 10; i++)
+		ck_assert(marker_budget_take(&b, UINT64_MAX));
+	ck_assert(!marker_budget_take(&b, UINT64_MAX));
+	b = (struct marker_budget){0};
+	ck_assert(!marker_budget_take(&b, now));
+	b.per_minute = 60000;
+	for (int i = 0; i < 60000; i++)
+		ck_assert(marker_budget_take(&b, now));
+	ck_assert(!marker_budget_take(&b, now));
+}
+END_TEST
+
 /* ---- keys ---- */
 
 static void refused(const char *text, size_t len)
@@ -611,6 +644,7 @@ int main(void)
 	tcase_add_test(t, huge);
 	tcase_add_test(t, window);
 	tcase_add_test(t, once);
+	tcase_add_test(t, budget);
 	tcase_add_test(t, key_files);
 	tcase_add_test(t, random_keys);
 	tcase_add_test(t, late_file);
