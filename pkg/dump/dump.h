@@ -65,8 +65,8 @@ struct dump_message {
 struct dump_redaction {
 	struct span names[DUMP_REDACT_MAX];
 	uint32_t count;
-	bool host;	  /* Host is among them: it is also redacted where it stands elsewhere */
-	uint64_t lengths; /* bit n: a name has n bytes, modulo 64 */
+	bool host;	/* Host is among them: it is also redacted where it stands elsewhere */
+	uint64_t marks; /* private: which names may be among them, by dump_redaction_mark() */
 	uint64_t key[2];
 };
 
@@ -87,6 +87,17 @@ enum dump_redact {
 };
 
 enum dump_redact dump_redaction_match(const struct dump_redaction *r, struct span name);
+
+/* A bit that equal names share, whatever their case (name.len > 0). */
+static inline uint64_t dump_redaction_mark(struct span name)
+{
+	uint32_t first = (unsigned char)name.p[0] | 0x20;
+	uint32_t last = (unsigned char)name.p[name.len - 1] | 0x20;
+
+	return UINT64_C(1) << ((last << 16 ^ first << 8 ^ (uint32_t)name.len) *
+				       UINT32_C(0x85ebca6b) >>
+			       26);
+}
 
 /* Writes the keyed hash of the value, as it was on the wire. */
 void dump_redact(const struct dump_redaction *r, struct span value, char out[DUMP_REDACTED_LEN]);

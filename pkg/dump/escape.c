@@ -25,17 +25,6 @@ static unsigned char byte(const char *p)
 	return (unsigned char)*p;
 }
 
-#ifndef __SSE2__
-unsigned escape_which(const char *block)
-{
-	unsigned special = 0;
-
-	for (unsigned i = 0; i < ESCAPE_BLOCK; i++)
-		special |= (unsigned)(escape_of[byte(block + i)] != 0) << i;
-	return special;
-}
-#endif
-
 /* ---- characters ---- */
 
 static void put_u00(char *d, unsigned c)
@@ -141,37 +130,47 @@ static char *put_special(struct text *t, char *d, const char *stop)
 	return d + 2;
 }
 
+#define WINDOW 64
+
 /*
- * A block with specials, at t->p: does it as far as they are a backslash and a
- * letter (the quotes of a JSON body). The marks stay valid while the rest of
- * the block moves on, so nothing is searched twice. Needs two blocks of text
- * and three of room.
+ * Windows, as far as their specials are a backslash and a letter (the quotes of a JSON body): the
+ * marks stay valid while the rest of the window moves on, so nothing is searched twice. Needs a
+ * window and a block of text behind each, and three of room.
  */
-static char *put_quotes(struct text *t, char *d, unsigned special)
+static char *put_windows(struct text *t, char *d, const char *stop)
 {
-	unsigned done = 0;
+	const char *p = t->p;
 
-	for (; special; special &= special - 1) {
-		unsigned at = (unsigned)__builtin_ctz(special);
-		char letter = escape_of[byte(t->p + at)];
+	while (t->end - p >= 2 * WINDOW && stop - d >= 3 * WINDOW) {
+		uint64_t special = escape_look64(p);
+		unsigned done = 0;
 
-		d += at - done;
-		done = at;
-		if (letter == 'u' || letter == 'x')
-			break;
-		if (t->kind == TEXT_VALUE && (letter == 'n' || letter == 'r'))
-			break;
-		d[0] = '\\';
-		d[1] = letter;
-		d += 2;
-		done++;
-		memcpy(d, t->p + done, ESCAPE_BLOCK);
+		for (; special; special &= special - 1) {
+			unsigned at = (unsigned)__builtin_ctzll(special);
+			char letter = escape_of[byte(p + at)];
+
+			if (letter == 'u' || letter == 'x' ||
+				(t->kind == TEXT_VALUE && (letter == 'n' || letter == 'r')))
+				break;
+			for (unsigned i = done; i < at; i += ESCAPE_BLOCK)
+				memcpy(d + i - done, p + i, ESCAPE_BLOCK);
+			d += at - done;
+			d[0] = '\\';
+			d[1] = letter;
+			d += 2;
+			done = at + 1;
+		}
+		memcpy(d, p + done, WINDOW);
+		if (special) {
+			unsigned at = (unsigned)__builtin_ctzll(special);
+
+			t->p = p + at;
+			return d + (at - done);
+		}
+		d += WINDOW - done;
+		p += WINDOW;
 	}
-	if (!special) {
-		d += ESCAPE_BLOCK - done;
-		done = ESCAPE_BLOCK;
-	}
-	t->p += done;
+	t->p = p;
 	return d;
 }
 
@@ -179,6 +178,8 @@ static char *put_quotes(struct text *t, char *d, unsigned special)
  * text or the room. */
 static char *put_blocks(struct text *t, char *d, const char *stop)
 {
+	if (t->kind != TEXT_NAME)
+		d = put_windows(t, d, stop);
 	while (t->p < t->end) {
 		size_t left = (size_t)(t->end - t->p), room = (size_t)(stop - d), n;
 		char block[ESCAPE_BLOCK] = {0};
@@ -192,12 +193,6 @@ static char *put_blocks(struct text *t, char *d, const char *stop)
 		special = escape_copy(d, p);
 		if (t->kind == TEXT_NAME)
 			escape_name_case(d, p, t->p > t->begin ? t->p[-1] : '-');
-		else if (special && left >= 2 * ESCAPE_BLOCK && room >= 3 * ESCAPE_BLOCK) {
-			d = put_quotes(t, d, special);
-			if (t->p == p + ESCAPE_BLOCK)
-				continue;
-			return d;
-		}
 		if (!special && left >= ESCAPE_BLOCK && room >= ESCAPE_BLOCK) {
 			t->p += ESCAPE_BLOCK;
 			d += ESCAPE_BLOCK;

@@ -16,8 +16,9 @@
 #endif
 
 #define ESCAPE_MAX 6
-/* So many bytes behind what escape() returns may be overwritten, even behind `stop`. */
-#define ESCAPE_SLACK 16
+/* So many bytes behind what escape() and the others return may be overwritten, even behind `stop`.
+ */
+#define ESCAPE_SLACK 64
 
 enum text_kind {
 	TEXT_LINE,  /* anything that has no rule of its own */
@@ -96,19 +97,31 @@ static inline bool escape_any(uint64_t w)
 
 #ifdef __SSE2__
 
-/* Copies a block. Bit n of the result is set if byte n needs an escape or is not ASCII. */
-static inline unsigned escape_copy(char *d, const char *p)
+/* Bit n of the result is set if byte n of the block needs an escape or is not ASCII. */
+static inline unsigned escape_which(__m128i v)
 {
-	__m128i v = _mm_loadu_si128((const __m128i *)p);
 	__m128i bad;
 
-	_mm_storeu_si128((__m128i *)d, v);
 	/* As signed numbers, the bytes from 0x80 are less than a blank, too. */
 	bad = _mm_cmplt_epi8(v, _mm_set1_epi8(' '));
 	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8('"')));
 	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
 	bad = _mm_or_si128(bad, _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
 	return (unsigned)_mm_movemask_epi8(bad);
+}
+
+static inline unsigned escape_look(const char *p)
+{
+	return escape_which(_mm_loadu_si128((const __m128i *)p));
+}
+
+/* The same, and copies the block. */
+static inline unsigned escape_copy(char *d, const char *p)
+{
+	__m128i v = _mm_loadu_si128((const __m128i *)p);
+
+	_mm_storeu_si128((__m128i *)d, v);
+	return escape_which(v);
 }
 
 /* Copies a block with the letters in the case of a header name; before: the character in front. */
@@ -131,7 +144,29 @@ static inline void escape_name_case(char *d, const char *p, char before)
 
 #else
 
-unsigned escape_which(const char *block);
+/* Bit n of the result is set if byte n of the eight needs an escape or is not ASCII. */
+static inline unsigned escape_which(const char *p)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101), low = ones * 0x7f;
+	uint64_t w = 0, plain;
+
+	/* one load, where byte 0 is the lowest */
+	for (unsigned i = 0; i < 8; i++)
+		w |= (uint64_t)(unsigned char)p[i] << 8 * i;
+	/* No sum of two numbers below 0x80 carries into the next byte. The highest bit of each is
+	 * set if: from the blank on; different from quote; from backslash; from DEL. */
+	plain = (w & low) + ones * (0x80 - ' ');
+	plain &= ((w ^ ones * '"') & low) + low;
+	plain &= ((w ^ ones * '\\') & low) + low;
+	plain &= ((w ^ ones * 0x7f) & low) + low;
+	/* the highest bits side by side: the products do not meet */
+	return (unsigned)(((((~plain | w) >> 7) & ones) * UINT64_C(0x0102040810204080)) >> 56);
+}
+
+static inline unsigned escape_look(const char *p)
+{
+	return escape_which(p) | escape_which(p + 8) << 8;
+}
 
 static inline unsigned escape_copy(char *d, const char *p)
 {
@@ -140,7 +175,7 @@ static inline unsigned escape_copy(char *d, const char *p)
 	memcpy(&low, p, 8);
 	memcpy(&high, p + 8, 8);
 	memcpy(d, p, ESCAPE_BLOCK);
-	return likely(!escape_any(low) && !escape_any(high)) ? 0 : escape_which(p);
+	return likely(!escape_any(low) && !escape_any(high)) ? 0 : escape_look(p);
 }
 
 static inline void escape_name_case(char *d, const char *p, char before)
@@ -159,6 +194,72 @@ static inline void escape_name_case(char *d, const char *p, char before)
 }
 
 #endif
+
+/*
+ * Many short texts out of one piece of memory, as the fields of a head: all of it is looked at
+ * once, without a branch that depends on the bytes. Whether one of the texts needs more than a copy
+ * is in the bits then, and a processor need not guess how long each of them is.
+ */
+#define ESCAPE_MAP_BYTES 4096
+
+struct escape_map {
+	/* Bit n: byte n needs an escape or is not ASCII. One word more, so that two can be read. */
+	uint64_t words[ESCAPE_MAP_BYTES / 64 + 1];
+};
+
+static inline uint64_t escape_look64(const char *p)
+{
+	return (uint64_t)escape_look(p) | (uint64_t)escape_look(p + 16) << 16 |
+	       (uint64_t)escape_look(p + 32) << 32 | (uint64_t)escape_look(p + 48) << 48;
+}
+
+/* len: at most ESCAPE_MAP_BYTES. Reads nothing behind it. */
+static inline void escape_map(struct escape_map *map, const char *p, size_t len)
+{
+	char rest[64] = {0};
+	uint64_t *word = map->words;
+
+	for (; len >= sizeof(rest); len -= sizeof(rest), p += sizeof(rest))
+		*word++ = escape_look64(p);
+	if (len > 0) {
+		memcpy(rest, p, len);
+		*word++ = escape_look64(rest);
+	}
+	*word = 0;
+}
+
+/* Whether a text in what was looked at can be copied as it is. */
+static inline bool escape_map_plain(const struct escape_map *map, size_t off, size_t len)
+{
+	uint64_t bits = 0, word;
+
+	for (;; off += 64, len -= 64) {
+		word = map->words[off / 64] >> off % 64 | map->words[off / 64 + 1]
+								  << 1 << (63 - off % 64);
+		if (len <= 64)
+			break;
+		bits |= word;
+	}
+	/* no shift by 64 */
+	bits |= len > 0 ? word << (64 - len) : 0;
+	return bits == 0;
+}
+
+/* Copies len bytes, mostly with the same few instructions whatever len is: up to ESCAPE_SLACK - 1
+ * bytes more are written, and read if they are readable. */
+static inline char *escape_copy_text(char *d, const char *p, size_t len, const char *readable)
+{
+	const size_t step = ESCAPE_SLACK;
+
+	if (unlikely((size_t)(readable - p) < len + step)) {
+		memcpy(d, p, len);
+		return d + len;
+	}
+	memcpy(d, p, step);
+	for (size_t i = step; unlikely(i < len); i += step)
+		memcpy(d + i, p + i, step);
+	return d + len;
+}
 
 /* Copies less than a block if nothing needs an escape. Reads nothing behind the text. */
 static inline bool escape_short(char *d, const char *p, size_t len)

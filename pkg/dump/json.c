@@ -50,9 +50,9 @@ struct writer {
 	const struct dump_format *format;
 	const struct dump_message *m;
 	struct plan plan;
-	uint64_t redact_lengths; /* bit n: a name of n bytes, modulo 64, may be one to redact */
-	bool redact_names;	 /* there may be names that are more than a name */
-	struct sizes *sizes;	 /* collected if not NULL */
+	uint64_t redact_marks; /* of names that may be among those to redact */
+	bool redact_names;     /* there may be names that are more than a name */
+	struct sizes *sizes;   /* collected if not NULL */
 	char *start;
 	size_t room; /* for the line */
 	char *p;
@@ -61,6 +61,8 @@ struct writer {
 	/* The line is too long. What follows goes to scratch, so that nobody but the one who asks
 	 * for the result has to look. */
 	bool full;
+	bool mapped; /* head says which of its bytes need more than a copy */
+	struct escape_map head;
 	char scratch[WANT_MAX + ESCAPE_SLACK];
 };
 
@@ -127,10 +129,13 @@ static inline char *put_ip(char *d, const struct dump_peer *peer)
 }
 
 /* What escape_plain() could not do: from p on. */
-static void put_text_rest(struct writer *w, struct text t, char *d, size_t limit)
+static __attribute__((noinline)) void put_text_rest(struct writer *w, struct span s,
+	enum text_kind kind, const char *readable, size_t limit, const char *p, char *d)
 {
 	size_t room = (size_t)(w->end - w->p);
+	struct text t = text_of(s, kind, readable);
 
+	t.p = p;
 	d = escape(&t, d, w->p + MIN(room, limit));
 	if (t.p == t.end) {
 		w->p = d;
@@ -161,14 +166,10 @@ static inline void put_text(
 	end = s.p + s.len;
 	readable = MAX(readable, end);
 	d = escape_plain(&p, end, readable, kind, w->p, w->p + MIN(room, limit));
-	if (likely(p == end)) {
+	if (likely(p == end))
 		w->p = d;
-	} else {
-		struct text t = text_of(s, kind, readable);
-
-		t.p = p;
-		put_text_rest(w, t, d, limit);
-	}
+	else
+		put_text_rest(w, s, kind, readable, limit, p, d);
 }
 
 static inline void put_line(struct writer *w, struct span s)
@@ -382,7 +383,7 @@ static void begin_redaction(struct writer *w)
 	/* All names of a head without a fault are tokens. */
 	bool odd = r && w->m->head->fault != HTTP_OK;
 
-	w->redact_lengths = !r ? 0 : odd ? UINT64_MAX : r->lengths;
+	w->redact_marks = !r ? 0 : odd ? UINT64_MAX : r->marks;
 	w->redact_names = odd;
 }
 
@@ -401,6 +402,15 @@ static enum dump_redact redact(const struct writer *w, uint32_t field)
 	return dump_redaction_match(w->format->redaction, name_of(w->m, field));
 }
 
+/* False: certainly not. */
+static inline bool may_redact(const struct writer *w, uint32_t field)
+{
+	struct span name = name_of(w->m, field);
+
+	return w->redact_marks == UINT64_MAX ||
+	       (name.len > 0 && (w->redact_marks & dump_redaction_mark(name)));
+}
+
 static inline void put_name(struct writer *w, uint32_t field)
 {
 	const struct dump_message *m = w->m;
@@ -416,8 +426,7 @@ static inline void put_value(struct writer *w, uint32_t field)
 	const struct dump_message *m = w->m;
 	const struct http_field *f = &m->head->fields[field];
 
-	if (unlikely(w->redact_lengths >> f->name.len % 64 & 1) &&
-		redact(w, field) != DUMP_REDACT_NOTHING)
+	if (unlikely(may_redact(w, field)) && redact(w, field) != DUMP_REDACT_NOTHING)
 		put_redacted(w, slice(m, f->value));
 	else
 		put_text(
@@ -444,35 +453,71 @@ static void put_repeated(struct writer *w, const struct groups *g, uint32_t fiel
 	}
 }
 
+/* Names up to so many bytes are written at once. */
+#define NAME_PLAIN 32
+
+/*
+ * "name":["value"] of which nothing needs an escape, as nearly all are: no more than a test and a
+ * copy of each. NULL: it is not that simple.
+ */
+static inline char *put_plain_field(const struct writer *w, uint32_t field, char *d)
+{
+	const struct dump_message *m = w->m;
+	const struct http_field *f = &m->head->fields[field];
+	const char *readable = m->bytes + m->head->size, *name = m->bytes + f->name.off;
+	size_t size = (size_t)f->name.len + f->value.len + 2 * FIELD_MAX;
+
+	if (!w->mapped || f->name.len > NAME_PLAIN || readable - name < NAME_PLAIN ||
+		(size_t)f->value.off + f->value.len > m->head->size ||
+		f->value.len > w->plan.value || (size_t)(w->end - d) < size ||
+		!escape_map_plain(&w->head, f->name.off, f->name.len) ||
+		!escape_map_plain(&w->head, f->value.off, f->value.len))
+		return NULL;
+	if (unlikely(may_redact(w, field)) &&
+		(w->redact_names || redact(w, field) != DUMP_REDACT_NOTHING))
+		return NULL;
+	*d++ = '"';
+	escape_name_case(d, name, '-');
+	if (f->name.len > ESCAPE_BLOCK)
+		escape_name_case(d + ESCAPE_BLOCK, name + ESCAPE_BLOCK, name[ESCAPE_BLOCK - 1]);
+	d = PUT(d + f->name.len, "\":[\"");
+	return escape_copy_text(d, m->bytes + f->value.off, f->value.len, readable);
+}
+
 static inline void put_field(struct writer *w, const struct groups *g, uint32_t field, bool first)
 {
-	char *d = want(w, FIELD_MAX);
+	char *d = want(w, FIELD_MAX), *plain;
 
 	if (!first)
 		*d++ = ',';
-	w->p = PUT(d, "\"");
-	put_name(w, field);
-	w->p = PUT(want(w, FIELD_MAX), "\":[\"");
-	put_value(w, field);
+	plain = put_plain_field(w, field, d);
+	if (likely(plain)) {
+		w->p = plain;
+	} else {
+		w->p = PUT(d, "\"");
+		put_name(w, field);
+		w->p = PUT(want(w, FIELD_MAX), "\":[\"");
+		put_value(w, field);
+	}
 	if (g->any)
 		put_repeated(w, g, field);
 	w->p = PUT(want(w, FIELD_MAX), "\"]");
 }
 
-static void put_headers(struct writer *w, const struct groups *g)
+/* Only those for which there is room. */
+static void put_fitting_headers(struct writer *w, const struct groups *g)
 {
 	char *end = w->end;
 	bool first = true;
 
-	if (w->plan.leave_out)
-		w->end = MAX(w->p, w->start + w->room - w->plan.after);
+	w->end = MAX(w->p, w->start + w->room - w->plan.after);
 	for (uint32_t i = 0; i < w->m->head->n_fields && !w->full; i++) {
 		char *p = w->p, *fields_end = w->end;
 
 		if (g->any && (g->next[i] & NEXT_REPEATED))
 			continue;
 		put_field(w, g, i, first);
-		if (w->plan.leave_out && w->full) {
+		if (w->full) {
 			w->full = false;
 			w->p = p;
 			w->end = fields_end;
@@ -482,6 +527,22 @@ static void put_headers(struct writer *w, const struct groups *g)
 	}
 	if (!w->full)
 		w->end = end;
+}
+
+static void put_headers(struct writer *w, const struct groups *g)
+{
+	bool first = true;
+
+	if (unlikely(w->plan.leave_out)) {
+		put_fitting_headers(w, g);
+		return;
+	}
+	for (uint32_t i = 0; i < w->m->head->n_fields && !w->full; i++) {
+		if (g->any && (g->next[i] & NEXT_REPEATED))
+			continue;
+		put_field(w, g, i, first);
+		first = false;
+	}
 }
 
 /* ---- body ---- */
@@ -788,6 +849,9 @@ static int append_line(const struct dump_format *format, const struct dump_messa
 	w.format = format;
 	w.m = message;
 	w.sizes = NULL;
+	w.mapped = message->head->size <= ESCAPE_MAP_BYTES;
+	if (w.mapped)
+		escape_map(&w.head, message->bytes, message->head->size);
 	begin_redaction(&w);
 	w.start = out->data + out->len;
 	w.room = room;
@@ -802,11 +866,16 @@ static int append_line(const struct dump_format *format, const struct dump_messa
 
 int dump_json(const struct dump_format *format, const struct dump_message *message, struct buf *out)
 {
-	size_t room =
-		MIN(MAX(format->line_max, (size_t)DUMP_LINE_MIN), line_bound(format, message));
+	size_t room = MAX(format->line_max, (size_t)DUMP_LINE_MIN);
 	CLEANUP(buf_done)
 	struct buf line = BUF_INIT(room + SLACK);
 	int r;
+
+	/* not more memory than the line can need, where that is a question */
+	if (unlikely(room > DUMP_LINE_MAX)) {
+		room = MIN(room, line_bound(format, message));
+		line.max = room + SLACK;
+	}
 
 	if (likely(out->len <= out->max && out->max - out->len >= room + SLACK))
 		return append_line(format, message, room, out);

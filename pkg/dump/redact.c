@@ -18,25 +18,24 @@ static inline uint64_t rotate(uint64_t x, unsigned n)
 	return x << n | x >> (64 - n);
 }
 
-static inline void sip_rounds(struct sip *s, unsigned n)
+static inline void sip_round(struct sip *s)
 {
-	while (n--) {
-		s->a += s->b;
-		s->c += s->d;
-		s->b = rotate(s->b, 13) ^ s->a;
-		s->d = rotate(s->d, 16) ^ s->c;
-		s->a = rotate(s->a, 32) + s->d;
-		s->c += s->b;
-		s->d = rotate(s->d, 21) ^ s->a;
-		s->b = rotate(s->b, 17) ^ s->c;
-		s->c = rotate(s->c, 32);
-	}
+	s->a += s->b;
+	s->c += s->d;
+	s->b = rotate(s->b, 13) ^ s->a;
+	s->d = rotate(s->d, 16) ^ s->c;
+	s->a = rotate(s->a, 32) + s->d;
+	s->c += s->b;
+	s->d = rotate(s->d, 21) ^ s->a;
+	s->b = rotate(s->b, 17) ^ s->c;
+	s->c = rotate(s->c, 32);
 }
 
 static inline void sip_word(struct sip *s, uint64_t word)
 {
 	s->d ^= word;
-	sip_rounds(s, 2);
+	sip_round(s);
+	sip_round(s);
 	s->a ^= word;
 }
 
@@ -59,7 +58,8 @@ static uint64_t siphash(const uint64_t key[2], struct span bytes)
 		last |= (uint64_t)(unsigned char)bytes.p[i] << shift;
 	sip_word(&s, last);
 	s.c ^= 0xff;
-	sip_rounds(&s, 4);
+	for (int round = 0; round < 4; round++)
+		sip_round(&s);
 	return s.a ^ s.b ^ s.c ^ s.d;
 }
 
@@ -88,7 +88,7 @@ int dump_redaction_init(
 		if (name.len < 1 || name.len > DUMP_REDACT_NAME_MAX)
 			return -EINVAL;
 		r->names[i] = name;
-		r->lengths |= UINT64_C(1) << name.len % 64;
+		r->marks |= dump_redaction_mark(name);
 		r->host |= span_eq_nocase(name, SPAN("Host"));
 	}
 	if (!key)
@@ -112,7 +112,8 @@ enum dump_redact dump_redaction_match(const struct dump_redaction *r, struct spa
 	for (uint32_t i = 0; i < r->count; i++) {
 		size_t len = r->names[i].len;
 
-		if (name.len < len || !span_eq_nocase(r->names[i], span_of(name.p, len)))
+		if (name.len < len || ((name.p[0] ^ r->names[i].p[0]) & ~0x20) != 0 ||
+			!span_eq_nocase(r->names[i], span_of(name.p, len)))
 			continue;
 		if (name.len == len)
 			return DUMP_REDACT_VALUE;

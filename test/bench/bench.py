@@ -253,10 +253,36 @@ class Network:
         return float(re.search(r"Requests/sec: +([\d.]+)", out).group(1))
 
 
-def count_lines(path, pattern):
-    done = subprocess.run(["grep", "-a", "-c", "-E", pattern, str(path)], stdout=subprocess.PIPE, text=True, check=False,
-                          env={**os.environ, "LC_ALL": "C"})
-    return int(done.stdout or 0)
+class Output:
+    """A file in memory that programs write to, one after another. Its pages are there before, and stay: a machine whose
+    hypervisor takes freed memory back pays for each new page several times what the copy into it costs, and that would be
+    measured instead of the programs."""
+
+    def __init__(self, path, size):
+        self.path = path
+        piece = bytes(1024 * KIB)
+        with open(path, "wb") as f:
+            for _ in range(size // len(piece)):
+                f.write(piece)
+        self.file = None
+
+    def begin(self):
+        """What a program is given as its standard output."""
+        self.file = open(self.path, "r+b", buffering=0)
+        return self.file
+
+    def end(self):
+        """How many bytes were written: the offset is the program's as well."""
+        written = os.lseek(self.file.fileno(), 0, os.SEEK_CUR)
+        self.file.close()
+        self.file = None
+        return written
+
+    def count_lines(self, pattern, written):
+        with open(self.path, "rb") as f, subprocess.Popen(["head", "-c", str(written)], stdin=f, stdout=subprocess.PIPE) as head:
+            done = subprocess.run(["grep", "-a", "-c", "-E", pattern], stdin=head.stdout, stdout=subprocess.PIPE, text=True,
+                                  check=False, env={**os.environ, "LC_ALL": "C"})
+        return int(done.stdout or 0)
 
 
 def cpu_seconds(pid):
@@ -271,7 +297,7 @@ class Loader:
     def __init__(self, args, *flags):
         self.program = args.build / "ebpfdump-loader"
         self.flags = flags
-        self.output = args.scratch / "loader.json"
+        self.output = args.output
         self.log = args.scratch / "loader.log"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -279,7 +305,8 @@ class Loader:
         self.url = "http://" + self.address
 
     def __enter__(self):
-        with open(self.output, "wb") as out, open(self.log, "wb") as log:
+        out = self.output.begin()
+        with open(self.log, "wb") as log:
             self.process = subprocess.Popen([str(self.program), "--output", "json", "--listen", self.address, *self.flags],
                                             stdin=subprocess.DEVNULL, stdout=out, stderr=log)
         try:
@@ -329,6 +356,11 @@ class Loader:
             self.process.kill()
             self.process.wait()
             raise DidNotRun("the loader does not end") from None
+        finally:
+            self.written = self.output.end()
+
+    def count_lines(self, pattern):
+        return self.output.count_lines(pattern, self.written)
 
 
 class Candidate:
@@ -371,8 +403,7 @@ class LoaderCandidate(Candidate):
                         "messages_unpaired", "flow_gap_bytes"):
                 self.note(key, m.get(f"ebpfdump_{key}_total", 0))
         self.expected += self.ends * 2 * self.requests
-        self.seen += count_lines(loader.output, r'"path":"/bench[^"]*","status_code":0,|"X-Bench":\["1"\]')
-        loader.output.unlink()
+        self.seen += loader.count_lines(r'"path":"/bench[^"]*","status_code":0,|"X-Bench":\["1"\]')
 
 
 class Peer(Candidate):
@@ -384,11 +415,11 @@ class Peer(Candidate):
 
     @contextlib.contextmanager
     def watch(self, args, network):
-        out, err = args.scratch / "peer.out", args.scratch / "peer.err"
-        command = [c.replace("FILE", str(args.scratch / "peer.pcap")) for c in self.command]
+        err = args.scratch / "peer.err"
         sockets = network.packet_sockets()
-        with open(out, "wb") as o, open(err, "wb") as e:
-            process = network.start(network.server, command, stdout=o, stderr=e, start_new_session=True)
+        with open(err, "wb") as e:
+            process = network.start(network.server, self.command, stdout=args.output.begin(), stderr=e,
+                                    start_new_session=True)
         try:
             wait_for(lambda: process.poll() is not None or network.packet_sockets() > sockets, 20, self.name)
             time.sleep(0.2)
@@ -403,14 +434,13 @@ class Peer(Candidate):
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+            written = args.output.end()
         if self.messages:
             self.expected += 2 * self.requests
-            self.seen += count_lines(out, self.messages)
+            self.seen += args.output.count_lines(self.messages, written)
         if self.dropped:
             found = re.search(self.dropped, err.read_text(errors="replace"))
             self.note("packets dropped", int(found.group(1)) if found else 0)
-        for path in (out, err, args.scratch / "peer.pcap"):
-            path.unlink(missing_ok=True)
 
 
 def bench_web(args, table):
@@ -418,7 +448,7 @@ def bench_web(args, table):
     both = LoaderCandidate("ebpfdump", 2)
     one = LoaderCandidate("ebpfdump --interface", 1, "--interface", "bench-s")
     peers = [
-        Peer("tcpdump -w", ["tcpdump", "-i", "bench-s", "-n", "-Z", "root", "-w", "FILE", "tcp port 80"],
+        Peer("tcpdump -w", ["tcpdump", "-i", "bench-s", "-n", "-Z", "root", "-w", "-", "tcp port 80"],
              dropped=r"(\d+) packets? dropped by kernel"),
         Peer("ngrep", ["ngrep", "-d", "bench-s", "-q", "-W", "byline", "^(GET|HTTP)", "tcp port 80"], messages=r"^T "),
         Peer("tshark -Y http", ["tshark", "-i", "bench-s", "-n", "-f", "tcp port 80", "-Y", "http"],
@@ -427,6 +457,7 @@ def bench_web(args, table):
     without = Candidate("without")
     candidates = [without, both, one] + peers
     run([args.programs / "bench-kernel", "--rounds", 0])
+    args.output = Output(args.scratch / "output", args.seconds * 768 * KIB * KIB)
     with Network(args.scratch) as network:
         network.load(1)
         for i in range(args.rounds):
@@ -491,6 +522,7 @@ def maps_kib(pid):
 
 
 def bench_memory(args, table):
+    args.output = Output(args.scratch / "output", 64 * KIB * KIB)
     with Loader(args) as loader:
         pid = loader.process.pid
         time.sleep(2)
@@ -507,9 +539,8 @@ def bench_memory(args, table):
         finally:
             client.stdin.close()
             client.wait(20)
-    messages = count_lines(loader.output, '"path":"/items')
+    messages = loader.count_lines('"path":"/items')
     followed = int(m["ebpfdump_flow_connections"])
-    loader.output.unlink()
     if followed < 10000:
         raise DidNotRun(f"only {followed} connections were followed ({messages} messages)")
     for what, goal, (rss, once, maps), detail in (
