@@ -69,6 +69,9 @@ $(LIB): $(LIB_OBJ)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
+# The assembler reads these in, which the compiler does not see.
+$(B)/cmd/callback/page.o: $(wildcard cmd/callback/page/*)
+
 # One program for each folder of cmd/.
 define program_rule
 $(B)/ebpfdump-$(1): $(patsubst %.c,$(B)/%.o,$(wildcard cmd/$(1)/*.c)) $(LIB)

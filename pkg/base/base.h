@@ -158,6 +158,15 @@ uint64_t clock_wall_ns(void); /* CLOCK_REALTIME */
  * clock changes it). */
 int64_t clock_offset_ns(void);
 
+/* ---- listening ---- */
+
+/*
+ * A listening socket, not blocking, at "HOST:PORT", "[V6]:PORT" or ":PORT" (all addresses); port 0
+ * picks one. Returns the fd; what cannot be is an error that names the address. ret_local: only
+ * this machine can reach it. May block where HOST is a name.
+ */
+int listen_open(const char *text, bool *ret_local, uint16_t *ret_port, struct err *err) MUST_CHECK;
+
 /* ---- event loop: epoll, timers, signals; one thread ---- */
 
 struct loop;

@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -273,132 +272,12 @@ static void log_server(void *ctx, const char *fmt, va_list ap)
 	log_debug("telemetry: %s", text);
 }
 
-/* ---- listening ---- */
+/* ---- the whole ---- */
 
-/* host is NULL for all addresses. Both are cut out of text. */
-static int split_address(char *text, const char **ret_host, const char **ret_port)
-{
-	char *colon = strrchr(text, ':');
-	uint64_t port;
-	size_t len;
-
-	if (!colon || num_parse(span_str(colon + 1), 0, UINT16_MAX, &port) < 0)
-		return -EINVAL;
-	*colon = '\0';
-	*ret_port = colon + 1;
-	len = strlen(text);
-	if (text[0] == '[') {
-		if (len < 3 || text[len - 1] != ']')
-			return -EINVAL;
-		text[len - 1] = '\0';
-		text++;
-	} else if (strchr(text, ':')) {
-		return -EINVAL;
-	}
-	*ret_host = len > 0 ? text : NULL;
-	return 0;
-}
-
-static int listen_at(const struct addrinfo *a, bool all)
-{
-	CLEANUP(closep)
-	int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int on = 1, v6_only = !all;
-
-	if (fd < 0)
-		return -errno;
-	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
-		return -errno;
-	if (a->ai_family == AF_INET6 &&
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof(v6_only)) < 0)
-		return -errno;
-	if (bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, SOMAXCONN) < 0)
-		return -errno;
-	return TAKE_FD(fd);
-}
-
-/* "All addresses" is one IPv6 socket that takes IPv4 as well, or IPv4 where there is no IPv6. */
-static int listen_first(const struct addrinfo *list, bool all)
-{
-	static const int passes[] = {AF_INET6, AF_INET};
-	int r = -EADDRNOTAVAIL;
-
-	for (size_t pass = 0; pass < ARRAY_SIZE(passes); pass++) {
-		for (const struct addrinfo *a = list; a; a = a->ai_next) {
-			if (all && a->ai_family != passes[pass])
-				continue;
-			r = listen_at(a, all);
-			/* another address is no help where this one is taken or forbidden */
-			if (r >= 0 || r == -EADDRINUSE || r == -EACCES)
-				return r;
-		}
-		if (!all)
-			break;
-	}
-	return r;
-}
-
-static int open_listener(const char *listen_text, int *ret_fd, struct err *err)
-{
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-	CLEANUP(freep)
-	char *text = strdup(listen_text);
-	struct addrinfo *list = NULL;
-	const char *host, *port;
-	int r;
-
-	if (!text)
-		return err_set(err, ENOMEM, "telemetry: out of memory");
-	if (split_address(text, &host, &port) < 0)
-		return err_set(err, EINVAL,
-			"telemetry: '%s' is no address: HOST:PORT, [IPV6]:PORT or :PORT",
-			listen_text);
-	r = getaddrinfo(host, port, &hints, &list);
-	if (r != 0)
-		return err_set(err, EADDRNOTAVAIL, "telemetry: listening on %s: %s", listen_text,
-			r == EAI_SYSTEM ? strerror(errno) : gai_strerror(r));
-	r = listen_first(list, host == NULL);
-	freeaddrinfo(list);
-	if (r < 0)
-		return err_set(
-			err, -r, "telemetry: listening on %s: %s", listen_text, strerror(-r));
-	*ret_fd = r;
-	return 0;
-}
-
-/* Whether only this machine can reach it; and its port. */
-static int inspect_listener(int fd, bool *ret_local, uint16_t *ret_port)
-{
-	union {
-		struct sockaddr any;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-	} a;
-	socklen_t len = sizeof(a);
-
-	if (getsockname(fd, &a.any, &len) < 0)
-		return -errno;
-	if (a.any.sa_family == AF_INET6) {
-		*ret_local = IN6_IS_ADDR_LOOPBACK(&a.v6.sin6_addr);
-		*ret_port = ntohs(a.v6.sin6_port);
-	} else {
-		*ret_local = ntohl(a.v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-		*ret_port = ntohs(a.v4.sin_port);
-	}
-	return 0;
-}
-
-static int start_server(struct telemetry *t, int fd, struct err *err)
+static int start_server(struct telemetry *t, int fd, bool local, struct err *err)
 {
 	sigset_t all, before;
-	bool local = false;
-	int r;
 
-	r = inspect_listener(fd, &local, &t->port);
-	if (r < 0) {
-		close(fd);
-		return err_set(err, -r, "telemetry: getsockname: %s", strerror(-r));
-	}
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	/* The socket is the server's from here on. */
@@ -415,8 +294,6 @@ static int start_server(struct telemetry *t, int fd, struct err *err)
 		return err_set(err, ENOMEM, "telemetry: the HTTP server does not start");
 	return 0;
 }
-
-/* ---- the whole ---- */
 
 static int init(struct telemetry *t, struct err *err)
 {
@@ -448,11 +325,13 @@ int telemetry_new(struct loop *loop, const char *listen, const struct telemetry_
 {
 	CLEANUP(telemetry_freep)
 	struct telemetry *t = NULL;
-	int fd = -1, r;
+	uint16_t port = 0;
+	bool local = false;
+	int fd, r;
 
-	r = open_listener(listen, &fd, err);
-	if (r < 0)
-		return r;
+	fd = listen_open(listen, &local, &port, err);
+	if (fd < 0)
+		return err_wrap(err, "telemetry");
 	t = calloc(1, sizeof(*t));
 	if (!t) {
 		close(fd);
@@ -461,12 +340,13 @@ int telemetry_new(struct loop *loop, const char *listen, const struct telemetry_
 	t->loop = loop;
 	t->ops = *ops;
 	t->ctx = ctx;
+	t->port = port;
 	r = init(t, err);
 	if (r < 0) {
 		close(fd);
 		return r;
 	}
-	r = start_server(t, fd, err);
+	r = start_server(t, fd, local, err);
 	if (r < 0)
 		return r;
 	*ret_telemetry = TAKE(t);
