@@ -60,6 +60,8 @@ struct value {
 
 /* False: no such value. Of one value there is only one way to write it. */
 bool value_parse(struct span text, struct value *ret_value);
+/* Returns its length; out has room for MARKER_VALUE_MAX + 1, and gets a NUL. */
+size_t value_format(const struct value *v, char *out);
 
 /* ---- what was seen ---- */
 

@@ -87,7 +87,7 @@ static char *put_hex(char *out, const uint8_t *p, size_t len)
 	return out;
 }
 
-static size_t value_format(const struct value *v, char *out)
+size_t value_format(const struct value *v, char *out)
 {
 	char *p = out;
 
