@@ -5,7 +5,7 @@
 #
 # A suite is a command that ends with a line `N passed, N failed[, N skipped]`; one that prints no such line counts as
 # one test. What a suite printed is kept in build/test/SUITE.log and shown when it fails. In CI a skipped test is a
-# failure. The two suites that run against a live kernel, one of them emulated, are given a second try in CI, which is said: a
+# failure. The suites that run against a live kernel, one of them emulated, are given a second try in CI, which is said: a
 # machine that stalls for seconds is not the loader's fault, and a failure that is comes again.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -19,7 +19,7 @@ suite() { # NAME COMMAND...
 	shift
 	"$@" >"$log" 2>&1 </dev/null
 	status=$?
-	if [ $status -ne 0 ] && [ -n "${CI:-}" ] && [[ $name =~ ^(native|matrix)$ ]]; then
+	if [ $status -ne 0 ] && [ -n "${CI:-}" ] && [[ $name =~ ^(native|feedback|matrix)$ ]]; then
 		echo "$name failed; its second try follows. The first said:"
 		grep -E '^not ok' "$log" | head -n 20
 		cp "$log" "$log.first"
@@ -53,7 +53,7 @@ suite() { # NAME COMMAND...
 	fi
 }
 
-all=(lint build docs unit unit-san unit-tsan clang replay builds trixie arm64 images native fuzz matrix)
+all=(lint build docs unit unit-san unit-tsan clang replay builds trixie arm64 images native feedback fuzz matrix)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for s in "$@"; do
 	case $s in
@@ -70,6 +70,7 @@ for s in "$@"; do
 	arm64) suite arm64 make -j"$jobs" arm64 ;;
 	images) suite images make test-images ;;
 	native) suite native make native ;;
+	feedback) suite feedback make feedback ;;
 	fuzz) suite fuzz make -j"$jobs" fuzz FUZZ_SECONDS="${FUZZ_SECONDS:-60}" ;;
 	matrix) suite matrix make kernel ;;
 	*) echo "test/run.sh: unknown suite $s (${all[*]})" >&2; exit 2 ;;

@@ -47,6 +47,7 @@ static void fill_options(const struct spec_callback *spec, struct receiver_optio
 		.idempotency_keys = spec->idempotency_keys,
 		.token_file = spec->token_file,
 		.hmac_file = spec->hmac_file,
+		.marker_key_file = spec->marker_key_file,
 		.dir = spec->dir,
 		.output_fd = STDOUT_FILENO,
 		.file_bytes = spec->file_bytes,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/tcp.h> /* knows more of struct tcp_info than libc's */
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 
 #include "pkg/marker/internal.h"
@@ -91,14 +92,24 @@ static int seq_of(int fd, uint32_t *ret_seq)
 	struct tcp_info info = {0};
 	socklen_t len = sizeof(*ret_seq), info_len = sizeof(info);
 
+	/* not asked again where it is not allowed: capabilities do not come back */
+	static atomic_bool denied;
+
+	if (atomic_load_explicit(&denied, memory_order_relaxed))
+		return -EPERM;
 	if (getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, ret_seq, &len) == 0)
 		return 0;
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len))
 		return -errno;
 	if (info.tcpi_state != ESTABLISHED || info.tcpi_notsent_bytes || info.tcpi_unacked)
 		return -EBUSY;
-	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)))
-		return -errno;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on))) {
+		int error = errno;
+
+		if (error == EPERM)
+			atomic_store_explicit(&denied, true, memory_order_relaxed);
+		return -error;
+	}
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue, sizeof(queue));
 	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off))) {
 		/* Linux before 4.19: with the probe, then, which does no harm */

@@ -38,6 +38,7 @@ struct receiver_options {
 	size_t hosts_count;
 	uint64_t body_bytes, memory_bytes, idempotency_keys;
 	const char *token_file, *hmac_file; /* NULL: none */
+	const char *marker_key_file;	    /* NULL: none */
 	const char *dir;		    /* NULL: output_fd */
 	int output_fd;			    /* stays the caller's */
 	uint64_t file_bytes, files, output_buffer;

@@ -95,6 +95,7 @@ enum MHD_Result answer_with(struct receiver *r, struct MHD_Connection *c, const 
 		return MHD_NO;
 	if (add_headers(response, a)) {
 		atomic_fetch_add(&r->answers[MIN(a->status / 100, 5U)], 1);
+		own_mark(r->own, c, response);
 		result = MHD_queue_response(c, a->status, response);
 	}
 	MHD_destroy_response(response);
@@ -624,6 +625,7 @@ static void sweep(void *ctx)
 	pthread_mutex_unlock(&r->connections_lock);
 	secret_refresh(r->token);
 	secret_refresh(r->hmac);
+	own_refresh(r->own);
 }
 
 static void tick(void *ctx)
@@ -691,6 +693,8 @@ static int init_parts(struct receiver *r, struct err *err)
 		n = secret_new(o->token_file, "--token-file", &r->token, err);
 	if (n == 0 && o->hmac_file)
 		n = secret_new(o->hmac_file, "--hmac-file", &r->hmac, err);
+	if (n == 0 && o->marker_key_file)
+		n = own_new(o->marker_key_file, &r->own, err);
 	if (n == 0)
 		n = store_new(o->keep, o->keep_bytes, seed, &r->store, err);
 	if (n == 0 && seen_new(o->idempotency_keys, &r->seen) < 0)
@@ -780,6 +784,7 @@ void receiver_free(struct receiver *r)
 	seen_free(r->seen);
 	secret_free(r->token);
 	secret_free(r->hmac);
+	own_free(r->own);
 	pthread_mutex_destroy(&r->intake.lock);
 	pthread_mutex_destroy(&r->connections_lock);
 	pthread_mutex_destroy(&r->streams_lock);

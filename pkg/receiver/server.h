@@ -17,6 +17,14 @@ struct connection {
 		since_ns; /* when it began to wait for a request as a whole; 0: it waits for us */
 };
 
+/* own.c. From any thread; own may be NULL. */
+struct own;
+int own_new(const char *key_file, struct own **ret_own, struct err *err) MUST_CHECK;
+void own_free(struct own *own);
+void own_refresh(struct own *own);
+/* Puts the marker into an answer that is about to be queued. */
+void own_mark(struct own *own, struct MHD_Connection *c, struct MHD_Response *response);
+
 struct receiver {
 	struct receiver_options options;
 	struct loop *loop;
@@ -28,6 +36,7 @@ struct receiver {
 	struct store *store;
 	struct seen *seen;
 	struct secret *token, *hmac; /* NULL: none */
+	struct own *own;	     /* NULL: no key for markers */
 	uint8_t cookie_key[32];
 	char instance[17]; /* of this process: a stream's position means nothing in another */
 	struct counters counters;

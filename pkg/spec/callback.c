@@ -107,6 +107,17 @@ static const struct spec_option options[] = {
 		FIELD(hmac_file),
 	},
 	{
+		.flag = "marker-key-file",
+		.type = SPEC_STRING,
+		.value = "FILE",
+		.min = 1,
+		.max = 4095,
+		.group = GROUP_IN,
+		.help = "The loaders' key of that name: they leave out traffic of the receiver "
+			"that they know by it. Read again when it changes.",
+		FIELD(marker_key_file),
+	},
+	{
 		.flag = "dir",
 		.type = SPEC_STRING,
 		.value = "DIR",

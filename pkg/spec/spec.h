@@ -89,8 +89,9 @@ struct spec_callback {
 	uint64_t body_bytes;
 	uint64_t memory_bytes; /* of bodies that are being received, together */
 	uint64_t idempotency_keys;
-	const char *token_file; /* NULL: none */
-	const char *hmac_file;	/* NULL: none */
+	const char *token_file;	     /* NULL: none */
+	const char *hmac_file;	     /* NULL: none */
+	const char *marker_key_file; /* NULL: none */
 	/* where it goes */
 	const char *dir; /* NULL: standard output */
 	uint64_t file_bytes;

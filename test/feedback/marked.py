@@ -8,7 +8,7 @@ import tempfile
 import time
 
 import markers
-from harness import check, equal, is_response, ledger_gaps, path_of, read_until, test, until
+from harness import Loader, check, equal, is_response, ledger_gaps, path_of, read_until, test, until
 from site_ import Site
 
 KEY = os.urandom(32)
@@ -272,6 +272,49 @@ def in_the_midst(t):
         ask(s, request(t.path("hidden")))
     equal(seen_of(late, t.token), [], "what is shown")
     late.stop()
+
+
+def receiver(t, host, *flags, wrap=()):
+    """ebpfdump-callback on this host; returns its port."""
+    port = 8090
+    out = open(t.dir / f"received-{host.name}", "wb")
+    process = t.spawn(host, [*wrap, Loader.program.replace("ebpfdump-loader", "ebpfdump-callback"), "--listen",
+                             f"{host.ip4}:{port}", "--host", host.ip4, *flags], stdout=out, stderr=open(t.dir / "receiver.log", "wb"))
+    out.close()
+    t.listening(host, host.ip4, port, process)
+    return port
+
+
+def our_receiver(t, kind, *wrap):
+    port = receiver(t, t.net.server, *KNOWS, wrap=wrap)
+    before = counts(t.loader)
+    with t.net.client.connect(t.net.server.ip4, port) as s:
+        s.sendall(request("/healthz?" + t.token))
+        head = read_until(s, b"\r\n\r\n").decode()
+        check(f"{markers.NAME}: 1;{kind};" in head, lambda: f"the answer has no such marker: {head}")
+        t.loader.fence()
+        for path in "/healthz", "/metrics", "/api/exchanges", "/":
+            ask(s, request(f"{path}?{t.token}"))
+    with t.net.client.connect(t.net.server.ip4, port) as s:
+        ask(s, request(f"/ingest?{t.token}", "Content-Type: application/json", method="POST", body=b'{"direction":0}'))
+    mine = lambda m: t.token in path_of(m)
+    t.loader.fence()
+    equal(sorted(m["method"] + " " + m["path"].split("?")[0] for m in t.loader.select(mine)),
+          ["GET /healthz", "GET /healthz", "POST /ingest", "POST /ingest"], "what is shown: what came before the answers")
+    equal(grown(t.loader, before), {"accepted": 4}, "markers")
+    ledger(t.loader)
+
+
+@test(shared=PATIENT)
+def receiver_is_known(t):
+    """Our receiver's page, API and answers, by sequence numbers."""
+    our_receiver(t, "s")
+
+
+@test(shared=PATIENT)
+def receiver_without_capability(t):
+    """The same as in a pod that has no CAP_NET_ADMIN: by the connection's ends."""
+    our_receiver(t, "a", "setpriv", "--bounding-set", "-net_admin")
 
 
 @test
