@@ -49,8 +49,8 @@ int64_t kube_get_int(const struct json_object *object, const char *path, int64_t
 bool kube_get_bool(const struct json_object *object, const char *path);
 /* "namespace/name", or "name" if it has no namespace. -EINVAL without a name, or too long. */
 int kube_key(const struct json_object *object, char *ret_key, size_t size) MUST_CHECK;
-/* A text of one JSON document, UTF-8, at most KUBE_JSON_DEPTH deep, nothing behind it but space.
- * -EBADMSG and why. A key given twice: the last one holds. */
+/* A text of one JSON object, UTF-8, about KUBE_JSON_DEPTH deep at most, nothing around it but
+ * space. -EBADMSG and why. A key given twice: the last one holds. */
 int kube_json_parse(struct span text, struct json_object **ret_object, struct err *err) MUST_CHECK;
 /* Appends text as it goes into a query, a path's segment or a form: all but letters, digits, and
  * -._~ as %XX. */
@@ -278,7 +278,6 @@ double kube_random(void);
 /* JSON documents one after another, with or without white space between them, cut anywhere. */
 struct kube_frames {
 	struct buf buf; /* of a document that is not at its end */
-	size_t scanned; /* of it */
 	uint32_t depth; /* of open braces and brackets */
 	bool in_string, escaped;
 	int error; /* first failure: nothing is taken any more */
@@ -330,7 +329,8 @@ struct kube_reflector_options {
 	const char *api_version; /* "apps/v1" */
 	const char *kind;	 /* "DaemonSet" */
 	const char *label_selector, *field_selector; /* not escaped; NULL: none */
-	uint32_t page_limit;			     /* objects of one page; 0: 500 */
+	/* Objects of one page; 0: 100. client-go asks for 500, which json-c turns into 15 MiB. */
+	uint32_t page_limit;
 	uint32_t objects_max; /* of the cache; 0: 10000. More are left out, counted, and said. */
 	bool keep_managed_fields; /* false: metadata.managedFields is dropped, most of the memory */
 	struct kube_reflector_timing timing;
@@ -375,6 +375,7 @@ struct kube_reflector_info {
 	uint64_t lists, watches;    /* requests */
 	uint64_t events, bookmarks; /* of watches; events: taken */
 	uint64_t skipped;	    /* events of an unknown type, wrong kind, without a name */
+	uint64_t cut_events;	    /* that the end of a watch cut in two: not taken */
 	uint64_t left_out;	    /* objects beyond objects_max */
 	uint64_t failures;	    /* ends of lists and watches that were none of the good ones */
 	uint64_t expired;	    /* of them 410 */
@@ -588,7 +589,7 @@ struct kube_regarding kube_regarding_of(const struct json_object *object);
 struct kube_event_table;
 
 enum kube_event_do {
-	KUBE_EVENT_CREATE, /* POST; then kube_event_created() */
+	KUBE_EVENT_CREATE, /* POST; kube_event_gone() if that fails */
 	KUBE_EVENT_PATCH,  /* PATCH the series of the name */
 	KUBE_EVENT_COUNT,  /* counted: a later patch says it */
 	KUBE_EVENT_DROP,   /* beyond 25 of one object, and one in 300 s */
@@ -597,8 +598,7 @@ enum kube_event_do {
 struct kube_event_todo {
 	enum kube_event_do what;
 	char namespace[64], name[256];
-	uint32_t count; /* of the series, >= 2 for PATCH */
-	uint32_t slot;
+	uint32_t count;	       /* of the series, >= 2 for PATCH */
 	uint64_t last_wall_ns; /* when it was last observed */
 };
 
@@ -626,14 +626,14 @@ struct kube_recorder_options {
 };
 
 struct kube_recorder_stats {
-	uint64_t seen;	  /* = created + patched + counted + dropped + invalid + failed + pending */
+	uint64_t seen;	  /* = created + counted + dropped + invalid + failed + pending */
 	uint64_t created; /* accepted by the API server */
-	uint64_t patched;
-	uint64_t counted; /* taken into a series */
+	uint64_t counted; /* taken into the series of one that was created */
 	uint64_t dropped; /* by the bucket, or beyond pending_max */
 	uint64_t invalid; /* without reason, action or name */
 	uint64_t failed;  /* refused, or no answer */
 	uint64_t pending; /* now */
+	uint64_t patches; /* of series, that were accepted */
 };
 
 int kube_recorder_new(const struct kube_recorder_options *options,
@@ -690,13 +690,14 @@ struct kube_proxy_options {
 /*
  * Starts it: own process group, SIGKILL at our death, no signals blocked, no descriptors but its
  * output, which goes to our log. Takes over SIGCHLD: waits for every child of the process. The
- * program not found: -ENOENT.
+ * program not found: -ENOENT. After a failure the loop must not run.
  */
 int kube_proxy_new(const struct kube_proxy_options *options, struct kube_proxy **ret_proxy,
 	struct err *err) MUST_CHECK;
 /* SIGTERM, after stop_ms SIGKILL; then done. Nothing is restarted any more. */
 void kube_proxy_stop(struct kube_proxy *proxy, void (*done)(void *ctx), void *ctx);
-/* Kills the child that is left, and waits for it: it ends at once by SIGKILL. */
+/* Kills the child that is left, and waits for it: it ends at once by SIGKILL. SIGCHLD stays taken:
+ * the loop does not run any more. */
 void kube_proxy_free(struct kube_proxy *proxy);
 void kube_proxy_freep(struct kube_proxy **proxy);
 
