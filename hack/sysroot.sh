@@ -11,9 +11,9 @@ umask 022
 
 die() { echo "sysroot.sh: $*" >&2; exit 1; }
 
-[ $# -eq 1 ] && [ "$1" = arm64 ] || die 'usage: hack/sysroot.sh arm64'
+[ "$*" = arm64 ] || die 'usage: hack/sysroot.sh arm64'
 arch=$1
-suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 [ -n "$suite" ] || die 'this is no release of Debian'
 packages='libbpf-dev libelf-dev zlib1g-dev libmicrohttpd-dev libcurl4-openssl-dev libssl-dev libjson-c-dev check libc6-dev busybox-static'
 

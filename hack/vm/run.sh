@@ -57,7 +57,7 @@ if [ -n "$sysroot" ]; then
 	qemu=qemu-system-aarch64 console_tty=ttyAMA0 out_tty=ttyS0 status_tty=ttyS1 busybox=$sysroot/usr/bin/busybox
 fi
 for tool in $qemu cpio ldd readelf; do
-	command -v $tool >/dev/null || die "$tool is missing (make deps installs it)"
+	command -v "$tool" >/dev/null || die "$tool is missing (make deps installs it)"
 done
 
 tmp=$(mktemp -d)
@@ -168,12 +168,12 @@ chmod 755 "$root/init" "$root/command"
 
 parameters="console=$console_tty panic=-1 nosoftlockup random.trust_cpu=on mitigations=off tsc=reliable $append"
 machine=(-accel "tcg,thread=single" -smp "$cpus" -cpu max -m "$memory" -nic none)
-lines=(-serial "file:$console" -chardev stdio,id=out,signal=off -serial chardev:out -serial "file:$tmp/status")
+lines=(-serial "file:$console" -chardev "stdio,id=out,signal=off" -serial chardev:out -serial "file:$tmp/status")
 if [ -n "$sysroot" ]; then
 	# pauth-impdef: pointer authentication as costly as on real processors, not as in software
-	machine=(-machine virt -accel "tcg,thread=multi" -smp "$cpus" -cpu max,pauth-impdef=on -m "$memory" -nic none)
-	lines=(-serial "file:$console" -chardev stdio,id=out,signal=off -device pci-serial,chardev=out
-		-chardev "file,id=status,path=$tmp/status" -device pci-serial,chardev=status)
+	machine=(-machine virt -accel "tcg,thread=multi" -smp "$cpus" -cpu "max,pauth-impdef=on" -m "$memory" -nic none)
+	lines=(-serial "file:$console" -chardev "stdio,id=out,signal=off" -device "pci-serial,chardev=out"
+		-chardev "file,id=status,path=$tmp/status" -device "pci-serial,chardev=status")
 fi
 if [ -n "$icount" ]; then
 	machine=(-accel tcg -icount "shift=0,sleep=off" -seed 1 -rtc "base=2024-01-01,clock=vm" -smp 1

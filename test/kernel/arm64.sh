@@ -10,11 +10,11 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 build=$(realpath "$1")
 log=$build/kernel-arm64.log
 
-sysroot=$("$here/hack/sysroot.sh" arm64) && kernel=$("$here/hack/vm/kernel.sh" trixie arm64) || {
+if ! sysroot=$("$here/hack/sysroot.sh" arm64) || ! kernel=$("$here/hack/vm/kernel.sh" trixie arm64); then
 	echo 'not ok - arm64: its libraries or its kernel cannot be had'
 	echo '0 passed, 1 failed'
 	exit 1
-}
+fi
 arguments=(--sysroot "$sysroot" --module veth --timeout "${EBPFDUMP_VM_SECONDS:-600}" --program "$build/test/kernel-checks")
 versions=''
 for program in "$build"/ebpfdump-*; do
