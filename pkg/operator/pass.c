@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The loaders: one run from what is known to what shall be, a request at a time. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pkg/operator/reconciler.h"
+
+#define CONFLICT_MS   60000 /* until another's DaemonSet is looked at again */
+#define SOON_MS	      1000
+#define POLL_FIRST_MS 5000 /* why are they not ready? again after 5, 10, 20, 30 s, 30 s... */
+#define POLL_MAX_MS   30000
+
+static void step(struct reconciler *r);
+
+/* ---- the end of it ---- */
+
+static void pass_done(struct pass *p)
+{
+	json_object_put(p->winner);
+	json_object_put(p->intent);
+	json_object_put(p->pods);
+	json_object_put(p->events);
+	spec_resource_done(&p->spec);
+	*p = (struct pass){0};
+}
+
+void pass_drop(struct reconciler *r)
+{
+	kube_cancel(r->pass.request);
+	pass_done(&r->pass);
+}
+
+static uint64_t poll_after(struct reconciler *r)
+{
+	uint64_t ms = (uint64_t)POLL_FIRST_MS << MIN(r->polls, 3U);
+
+	r->polls++;
+	return MIN(ms, (uint64_t)POLL_MAX_MS) * 1000000;
+}
+
+/* What was found out about the accepted one; of a failed pass only what a failure itself says. */
+static void keep_facts(struct reconciler *r)
+{
+	struct pass *p = &r->pass;
+	struct json_object *set = current_set(r);
+	bool said = p->facts.problem != OPERATOR_FINE;
+
+	if (!p->winner || !p->valid || (p->view.failed && !said))
+		return;
+	json_object_put(r->facts.daemonset);
+	r->facts = p->facts;
+	snprintf(r->facts.uid, sizeof(r->facts.uid), "%s",
+		kube_get_string(p->winner, "metadata.uid"));
+	r->facts.generation = kube_get_int(p->winner, "metadata.generation", 0);
+	r->facts.daemonset = said ? NULL : json_object_get(set);
+	if (!said && set && !operator_rolled_out(set))
+		operator_find_trouble(set, p->pods, p->events, &r->facts.trouble);
+}
+
+static enum kube_outcome outcome_of(struct reconciler *r, uint64_t *ret_after)
+{
+	struct pass *p = &r->pass;
+
+	*ret_after = 0;
+	if (p->view.failed)
+		return KUBE_FAILED;
+	if (p->again_soon) {
+		*ret_after = (uint64_t)SOON_MS * 1000000;
+		return KUBE_AGAIN;
+	}
+	if (p->facts.problem != OPERATOR_FINE) {
+		*ret_after = (uint64_t)CONFLICT_MS * 1000000;
+		return KUBE_AGAIN;
+	}
+	if (p->winner && p->valid && !operator_rolled_out(current_set(r))) {
+		*ret_after = poll_after(r);
+		return KUBE_AGAIN;
+	}
+	r->polls = 0;
+	return KUBE_DONE;
+}
+
+static void finish(struct reconciler *r)
+{
+	struct pass *p = &r->pass;
+	char key[KUBE_KEY_MAX];
+	uint64_t now = kube_now_ns(), after;
+	enum kube_outcome outcome;
+
+	keep_facts(r);
+	outcome = outcome_of(r, &after);
+	if (p->winner)
+		want_status(r, key_of(p->winner, key, sizeof(key)));
+	r->passes[outcome]++;
+	r->pass_ns += now - p->began_ns;
+	r->pass_ns_max = MAX(r->pass_ns_max, now - p->began_ns);
+	r->last_done_ns = now;
+	pass_done(p);
+	kube_queue_finish(r->loaders, CLUSTER_KEY, outcome, after, now);
+	work_on(r);
+}
+
+/* ---- answers ---- */
+
+static void fail(struct reconciler *r, const struct kube_response *response, const char *what)
+{
+	struct pass *p = &r->pass;
+
+	p->view.failed = true;
+	r->action_failures[p->action]++;
+	if (response->result != KUBE_NOT_ALLOWED)
+		log_warn("%s: %s: %s", operator_action_name(p->action),
+			kube_result_name(response->result), response->error);
+	if (is_transient(response->result))
+		return;
+	p->facts.problem = OPERATOR_APPLY_FAILED;
+	snprintf(p->facts.problem_text, sizeof(p->facts.problem_text), "%s: %.400s", what,
+		response->error);
+}
+
+static void got_owner(struct reconciler *r, const struct kube_response *response)
+{
+	if (response->result == KUBE_OK) {
+		snprintf(r->owner_uid, sizeof(r->owner_uid), "%s",
+			kube_get_string(response->object, "metadata.uid"));
+		r->owner_known = true;
+	} else if (is_transient(response->result)) {
+		fail(r, response, "");
+	} else {
+		/* it works without, but for who deletes the operator */
+		if (!r->owner_known)
+			log_warn("Deployment %s: %s: the loaders will have no owner", r->deployment,
+				response->error);
+		r->owner_uid[0] = '\0';
+		r->owner_known = true;
+	}
+}
+
+static void got_secret(struct reconciler *r, const struct kube_response *response)
+{
+	if (response->result == KUBE_OK)
+		r->secret_known = true;
+	else if (response->result == KUBE_NOT_FOUND)
+		r->pass.view.secret_missing = true;
+	else
+		fail(r, response, "The Secret " OPERATOR_SECRET " cannot be read");
+}
+
+static void made_secret(struct reconciler *r, const struct kube_response *response)
+{
+	/* another operator was faster: its key is as good */
+	if (response->result == KUBE_OK || response->result == KUBE_ALREADY_EXISTS)
+		r->secret_known = true;
+	else
+		fail(r, response, "The Secret " OPERATOR_SECRET " cannot be made");
+}
+
+static void set_fresh(struct reconciler *r, struct json_object *set)
+{
+	json_object_put(r->fresh);
+	r->fresh = json_object_get(set);
+}
+
+static void got_daemonset(struct reconciler *r, const struct kube_response *response)
+{
+	r->pass.view.daemonset_asked = true;
+	if (response->result == KUBE_OK)
+		set_fresh(r, response->object);
+	else if (response->result != KUBE_NOT_FOUND)
+		fail(r, response, "The DaemonSet cannot be read");
+}
+
+static void tell_warnings(struct reconciler *r, const struct kube_response *response)
+{
+	for (uint32_t i = 0; i < response->warning_count; i++) {
+		log_warn("the API server warns: %s", response->warnings[i]);
+		tell(r, r->pass.winner, true, "AdmissionWarning", response->warnings[i]);
+	}
+}
+
+static void applied(struct reconciler *r, const struct kube_response *response)
+{
+	struct pass *p = &r->pass;
+	struct json_object *before = current_set(r);
+	int64_t generation = kube_get_int(response->object, "metadata.generation", 0);
+
+	p->view.applied = true;
+	if (response->result != KUBE_OK) {
+		fail(r, response, "The DaemonSet cannot be applied");
+		return;
+	}
+	if (response->http_code == 201) {
+		log_info("DaemonSet " OPERATOR_DAEMONSET " is made");
+		tell(r, p->winner, false, "LoaderCreated",
+			"DaemonSet " OPERATOR_DAEMONSET " is made");
+	} else if (generation != kube_get_int(before, "metadata.generation", 0)) {
+		log_info("DaemonSet " OPERATOR_DAEMONSET " is changed");
+		tell(r, p->winner, false, "LoaderUpdated",
+			"DaemonSet " OPERATOR_DAEMONSET " is changed; its pods follow");
+	}
+	tell_warnings(r, response);
+	hash_of(p->intent, r->applied_intent);
+	snprintf(r->applied_uid, sizeof(r->applied_uid), "%s",
+		kube_get_string(response->object, "metadata.uid"));
+	r->applied_generation = generation;
+	set_fresh(r, response->object);
+}
+
+/* Whether the API server, asked just now, sees it as the cache does. */
+static void listed_dumps(struct reconciler *r, const struct kube_response *response)
+{
+	struct pass *p = &r->pass;
+	struct json_object *items = kube_get(response->object, "items"), *winner = NULL;
+
+	p->view.dumps_asked = true;
+	if (response->result == KUBE_NOT_SERVED && !p->winner) {
+		/* the CustomResourceDefinition is gone, and all of its resources with it */
+		p->view.confirmed = true;
+		return;
+	}
+	if (response->result != KUBE_OK || !json_object_is_type(items, json_type_array)) {
+		fail(r, response, "The EbpfDumps cannot be listed");
+		return;
+	}
+	for (size_t i = 0; i < json_object_array_length(items); i++) {
+		struct json_object *pair[] = {winner, json_object_array_get_idx(items, i)};
+
+		winner = operator_winner(winner ? pair : pair + 1, winner ? 2 : 1);
+	}
+	if (!winner || !p->winner)
+		p->view.confirmed = !winner && !p->winner;
+	else
+		p->view.confirmed =
+			strcmp(kube_get_string(winner, "metadata.resourceVersion"),
+				kube_get_string(p->winner, "metadata.resourceVersion")) == 0;
+	if (!p->view.confirmed) {
+		log_info("the cache is behind: the loaders stay for now");
+		p->again_soon = true;
+	}
+}
+
+static void deleted(struct reconciler *r, const struct kube_response *response)
+{
+	struct pass *p = &r->pass;
+
+	p->view.deleted = true;
+	if (response->result == KUBE_OK || response->result == KUBE_NOT_FOUND) {
+		log_info("DaemonSet " OPERATOR_DAEMONSET " is deleted: no EbpfDump wants it");
+		tell(r, current_set(r), false, "LoaderDeleted", "No EbpfDump is accepted");
+		json_object_put(r->fresh);
+		r->fresh = NULL;
+	} else if (response->result == KUBE_CONFLICT) {
+		p->again_soon = true; /* it changed meanwhile: look again */
+	} else {
+		fail(r, response, "The DaemonSet cannot be deleted");
+	}
+}
+
+/* Pods and events only explain: without them it goes on. */
+static void listed(struct reconciler *r, const struct kube_response *response, bool *asked,
+	struct json_object **ret_list)
+{
+	*asked = true;
+	if (response->result == KUBE_OK) {
+		json_object_put(*ret_list);
+		*ret_list = json_object_get(response->object);
+		return;
+	}
+	r->action_failures[r->pass.action]++;
+	log_debug("%s: %s", operator_action_name(r->pass.action), response->error);
+}
+
+static void on_answer(void *ctx, const struct kube_response *response)
+{
+	struct reconciler *r = ctx;
+	struct pass *p = &r->pass;
+
+	p->request = NULL;
+	switch (p->action) {
+	case OPERATOR_GET_OWNER:
+		got_owner(r, response);
+		break;
+	case OPERATOR_GET_SECRET:
+		got_secret(r, response);
+		break;
+	case OPERATOR_CREATE_SECRET:
+		made_secret(r, response);
+		break;
+	case OPERATOR_GET_DAEMONSET:
+		got_daemonset(r, response);
+		break;
+	case OPERATOR_APPLY:
+		applied(r, response);
+		break;
+	case OPERATOR_LIST_DUMPS:
+		listed_dumps(r, response);
+		break;
+	case OPERATOR_DELETE:
+		deleted(r, response);
+		break;
+	case OPERATOR_LIST_PODS:
+		listed(r, response, &p->view.pods_asked, &p->pods);
+		break;
+	case OPERATOR_LIST_EVENTS:
+		listed(r, response, &p->view.events_asked, &p->events);
+		break;
+	case OPERATOR_FINISH:
+	case OPERATOR_ACTION_MAX:
+		break;
+	}
+	step(r);
+}
+
+/* ---- requests ---- */
+
+static int send_json(struct reconciler *r, enum kube_method method, const char *path,
+	const char *query, struct json_object *body, const char *type)
+{
+	struct kube_request_options o = {
+		.method = method,
+		.path = path,
+		.query = query,
+		.content_type = type,
+		.fn = on_answer,
+		.ctx = r,
+	};
+
+	if (body)
+		o.body = span_str(json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN));
+	return kube_request(r->options.client, &o, &r->pass.request);
+}
+
+static int send_secret(struct reconciler *r, const char *path)
+{
+	struct operator_settings settings = r->options.settings;
+	CLEANUP(json_putp)
+	struct json_object *secret = NULL;
+	int err = operator_secret(&settings, &secret);
+
+	return err ? err : send_json(r, KUBE_POST, path, NULL, secret, NULL);
+}
+
+static int send_delete(struct reconciler *r, const char *path)
+{
+	struct json_object *set = current_set(r);
+	struct maker m = {0};
+	CLEANUP(json_putp)
+	struct json_object *body = json_object_new_object();
+	struct json_object *must;
+
+	make_string(&m, body, "kind", "DeleteOptions");
+	make_string(&m, body, "apiVersion", "v1");
+	make_string(&m, body, "propagationPolicy", "Background");
+	must = make_object(&m, body, "preconditions");
+	make_string(&m, must, "uid", kube_get_string(set, "metadata.uid"));
+	make_string(&m, must, "resourceVersion", kube_get_string(set, "metadata.resourceVersion"));
+	return m.failed ? -ENOMEM : send_json(r, KUBE_DELETE, path, NULL, body, NULL);
+}
+
+static int send_action(struct reconciler *r)
+{
+	static const char pods[] = "labelSelector=app.kubernetes.io%2Fname%3Debpfdump-operator%2C"
+				   "app.kubernetes.io%2Fcomponent%3Dloader&limit=200";
+	struct pass *p = &r->pass;
+	char path[PATH_MAX_];
+
+	switch (p->action) {
+	case OPERATOR_GET_OWNER:
+		snprintf(path, sizeof(path), "/apis/apps/v1/namespaces/%s/deployments/%s",
+			r->namespace, r->deployment);
+		return send_json(r, KUBE_GET, path, NULL, NULL, NULL);
+	case OPERATOR_GET_SECRET:
+		snprintf(path, sizeof(path), "/api/v1/namespaces/%s/secrets/" OPERATOR_SECRET,
+			r->namespace);
+		return send_json(r, KUBE_GET, path, NULL, NULL, NULL);
+	case OPERATOR_CREATE_SECRET:
+		snprintf(path, sizeof(path), "/api/v1/namespaces/%s/secrets", r->namespace);
+		return send_secret(r, path);
+	case OPERATOR_LIST_DUMPS:
+		return send_json(
+			r, KUBE_GET, "/apis/" OPERATOR_VERSION "/ebpfdumps", NULL, NULL, NULL);
+	case OPERATOR_LIST_PODS:
+		snprintf(path, sizeof(path), "/api/v1/namespaces/%s/pods", r->namespace);
+		return send_json(r, KUBE_GET, path, pods, NULL, NULL);
+	case OPERATOR_LIST_EVENTS:
+		snprintf(path, sizeof(path), "/api/v1/namespaces/%s/events", r->namespace);
+		return send_json(
+			r, KUBE_GET, path, "fieldSelector=type%3DWarning&limit=500", NULL, NULL);
+	default:
+		break;
+	}
+	snprintf(path, sizeof(path), "/apis/apps/v1/namespaces/%s/daemonsets/" OPERATOR_DAEMONSET,
+		r->namespace);
+	if (p->action == OPERATOR_DELETE)
+		return send_delete(r, path);
+	if (p->action == OPERATOR_GET_DAEMONSET)
+		return send_json(r, KUBE_GET, path, NULL, NULL, NULL);
+	return send_json(r, KUBE_PATCH, path,
+		"fieldManager=" OPERATOR_MANAGER "&force=true&fieldValidation=Strict", p->intent,
+		KUBE_APPLY_PATCH);
+}
+
+/* ---- a step ---- */
+
+static int make_intent(struct reconciler *r)
+{
+	struct operator_settings settings = r->options.settings;
+
+	settings.owner_uid = r->owner_uid;
+	json_object_put(r->pass.intent);
+	r->pass.intent = NULL;
+	return operator_daemonset(&settings, r->pass.winner, &r->pass.spec, &r->pass.intent);
+}
+
+/* What the server made of the same intent, and nobody has changed since, is as good: numbers in
+ * another notation, webhooks. */
+static bool remembered(const struct reconciler *r, const struct json_object *set, const char *hash)
+{
+	return strcmp(r->applied_intent, hash) == 0 &&
+	       strcmp(r->applied_uid, kube_get_string(set, "metadata.uid")) == 0 &&
+	       r->applied_generation == kube_get_int(set, "metadata.generation", 0);
+}
+
+static bool holds(const struct reconciler *r, const struct json_object *set)
+{
+	const struct json_object *intent = r->pass.intent;
+	char hash[17];
+
+	if (!set || !intent ||
+		!operator_holds(kube_get(intent, "metadata"), kube_get(set, "metadata")))
+		return false;
+	hash_of(r->pass.intent, hash);
+	return remembered(r, set, hash) ||
+	       operator_holds(kube_get(intent, "spec"), kube_get(set, "spec"));
+}
+
+/* Whether the DaemonSet was made for another EbpfDump than the present one. */
+static bool of_another(const struct reconciler *r, const struct json_object *set)
+{
+	struct json_object *annotations = kube_get(set, "metadata.annotations"), *uid = NULL;
+
+	if (!r->pass.winner)
+		return true;
+	return !annotations || !json_object_object_get_ex(annotations, OPERATOR_OF_UID, &uid) ||
+	       strcmp(json_object_get_string(uid),
+		       kube_get_string(r->pass.winner, "metadata.uid")) != 0;
+}
+
+static void look(struct reconciler *r)
+{
+	struct pass *p = &r->pass;
+	struct operator_view *v = &p->view;
+	struct json_object *set = current_set(r);
+
+	v->wanted = p->winner && p->valid;
+	v->daemonset = set != NULL;
+	v->going = kube_get_string(set, "metadata.deletionTimestamp")[0] != '\0';
+	v->ours = set && operator_is_ours(set, &r->options.settings);
+	v->selects = set && operator_selects(set);
+	v->others = set && of_another(r, set);
+	v->rolled_out = operator_rolled_out(set);
+	v->needs_secret = v->wanted && operator_needs_secret(&p->spec);
+	v->owner_known = r->owner_known;
+	v->secret_known = r->secret_known;
+	v->holds = false;
+	if (v->wanted && v->owner_known && make_intent(r) == 0)
+		v->holds = holds(r, set);
+}
+
+/* What keeps the pass from going on, if something does. */
+static void note_conflict(struct reconciler *r)
+{
+	struct operator_facts *f = &r->pass.facts;
+	const struct operator_view *v = &r->pass.view;
+
+	if (!v->wanted || !v->daemonset || v->going || f->problem != OPERATOR_FINE)
+		return;
+	if (!v->ours) {
+		f->problem = OPERATOR_NAME_CONFLICT;
+		snprintf(f->problem_text, sizeof(f->problem_text),
+			"There is a DaemonSet %s/" OPERATOR_DAEMONSET
+			" that is not the operator's; it is left alone. Delete or rename it.",
+			r->namespace);
+	} else if (!v->selects) {
+		f->problem = OPERATOR_SELECTOR_CONFLICT;
+		snprintf(f->problem_text, sizeof(f->problem_text),
+			"DaemonSet %s/" OPERATOR_DAEMONSET
+			" has another selector, which cannot be changed. Delete it; it is made anew.",
+			r->namespace);
+	}
+	if (f->problem != OPERATOR_FINE)
+		log_warn("%s", f->problem_text);
+}
+
+static void step(struct reconciler *r)
+{
+	struct pass *p = &r->pass;
+	int err;
+
+	if (r->draining)
+		p->view.failed = true;
+	look(r);
+	p->action = operator_next(&p->view);
+	if (p->action == OPERATOR_FINISH) {
+		note_conflict(r);
+		finish(r);
+		return;
+	}
+	r->actions[p->action]++;
+	err = send_action(r);
+	if (err == 0)
+		return;
+	log_warn("%s: %s", operator_action_name(p->action), strerror(-err));
+	p->view.failed = true;
+	finish(r);
+}
+
+void pass_begin(struct reconciler *r)
+{
+	struct pass *p = &r->pass;
+	struct err err = {0};
+
+	*p = (struct pass){.running = true, .began_ns = kube_now_ns()};
+	p->winner = json_object_get(current_winner(r));
+	if (p->winner)
+		p->valid = spec_resource_decode(kube_get(p->winner, "spec"), &p->spec, &err) == 0;
+	if (p->winner && !p->valid)
+		log_warn("EbpfDump %s/%s: %s", kube_get_string(p->winner, "metadata.namespace"),
+			kube_get_string(p->winner, "metadata.name"), err.text);
+	step(r);
+}
