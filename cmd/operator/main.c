@@ -2,9 +2,9 @@
 /* ebpfdump-operator: flags, and what they ask for. */
 #include <stdio.h>
 
-#include "pkg/spec/spec.h"
+#include "cmd/operator/operator.h"
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
 
 int main(int argc, char **argv)
 {
@@ -24,6 +24,6 @@ int main(int argc, char **argv)
 	else if (spec.crd)
 		spec_print_crd(stdout);
 	else
-		return EXIT_FAILED;
+		return operator_run(&spec);
 	return EXIT_OK;
 }

@@ -80,6 +80,9 @@ static unsigned int render(struct telemetry *t, enum page_name name, struct buf 
 			out->len = 0;
 		return MHD_HTTP_INTERNAL_SERVER_ERROR;
 	default:
+		if (t->ops.live)
+			return t->ops.live(t->ctx, out) ? MHD_HTTP_OK
+							: MHD_HTTP_SERVICE_UNAVAILABLE;
 		/* that it came to be rendered is all there is to say */
 		if (buf_append(out, "ok\n", 3) < 0)
 			out->len = 0;
@@ -192,6 +195,8 @@ static struct MHD_Response *answer(struct telemetry *t, const char *url, const c
 		[PAGE_HEALTH] = "/healthz", [PAGE_READY] = "/readyz", [PAGE_METRICS] = "/metrics"};
 
 	*ret_type = "text/plain; charset=utf-8";
+	if (strcmp(url, "/livez") == 0)
+		url = paths[PAGE_HEALTH];
 	for (unsigned int i = 0; i < PAGE_MAX; i++) {
 		if (strcmp(url, paths[i]) != 0)
 			continue;
@@ -204,7 +209,7 @@ static struct MHD_Response *answer(struct telemetry *t, const char *url, const c
 		return page_response(t, (enum page_name)i, ret_status);
 	}
 	*ret_status = MHD_HTTP_NOT_FOUND;
-	return response_of_str("not here: /healthz, /readyz and /metrics are\n");
+	return response_of_str("not here: /healthz, /livez, /readyz and /metrics are\n");
 }
 
 static enum MHD_Result handle(void *ctx, struct MHD_Connection *connection, const char *url,

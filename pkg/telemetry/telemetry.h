@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * telemetry: /healthz, /readyz, /metrics by libmicrohttpd.
+ * telemetry: /healthz (also /livez), /readyz, /metrics by libmicrohttpd.
  *
  * The HTTP server has a thread of its own, with few connections and short time-outs. What it
  * answers is rendered by the event loop's thread on request (an eventfd wakes it), so that all
@@ -42,6 +42,8 @@ struct telemetry_ops {
 	void (*metrics)(void *ctx, struct metrics *m);
 	/* Appends a line or more that say what is (not) ready; returns whether it is. */
 	bool (*ready)(void *ctx, struct buf *out);
+	/* The same for /healthz; NULL: that the loop answers is all. */
+	bool (*live)(void *ctx, struct buf *out);
 };
 
 /*
