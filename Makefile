@@ -172,6 +172,7 @@ test: ## install what is missing, and run everything (SUITES='unit lint' for som
 
 docs: all ## write the generated part of docs/REFERENCE.md
 	@hack/reference.sh $(B)/ebpfdump-loader docs/REFERENCE.md >$(B)/REFERENCE.md && mv $(B)/REFERENCE.md docs/REFERENCE.md
+	@hack/reference.sh $(B)/ebpfdump-operator docs/OPERATOR.md >$(B)/OPERATOR.md && mv $(B)/OPERATOR.md docs/OPERATOR.md
 
 CRD := config/crd/bases/research.dynatrace.com_ebpfdumps.yaml
 crd: all ## write the CustomResourceDefinition, config/crd/bases
@@ -182,6 +183,8 @@ check-docs: all
 		{ echo 'not ok $(CRD) is not what the options table says: make crd'; exit 1; }
 	@hack/reference.sh $(B)/ebpfdump-loader docs/REFERENCE.md | diff docs/REFERENCE.md - || \
 		{ echo 'not ok docs/REFERENCE.md is not what the loader says: make docs'; exit 1; }
+	@hack/reference.sh $(B)/ebpfdump-operator docs/OPERATOR.md | diff docs/OPERATOR.md - || \
+		{ echo 'not ok docs/OPERATOR.md is not what the operator says: make docs'; exit 1; }
 
 format: ## format the sources
 	clang-format -i $(shell git ls-files '*.c' '*.h')

@@ -4,8 +4,6 @@
 
 #include "cmd/operator/operator.h"
 
-
-
 int main(int argc, char **argv)
 {
 	struct spec_operator spec;
@@ -15,15 +13,18 @@ int main(int argc, char **argv)
 		fprintf(stderr, "ebpfdump-operator: %s\n", err.text);
 		return EXIT_USAGE;
 	}
-	if (spec.help)
+	if (spec.help) {
 		spec_help(&spec_operator, stdout);
-	else if (spec.version)
+	} else if (spec.version) {
 		puts("ebpfdump-operator " EBPFDUMP_VERSION);
-	else if (spec.reference)
+	} else if (spec.reference) {
 		spec_reference(&spec_operator, stdout);
-	else if (spec.crd)
+		puts("\n## Metrics\n");
+		return app_reference(&spec, stdout) ? EXIT_FAILED : EXIT_OK;
+	} else if (spec.crd) {
 		spec_print_crd(stdout);
-	else
+	} else {
 		return operator_run(&spec);
+	}
 	return EXIT_OK;
 }

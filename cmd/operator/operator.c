@@ -214,11 +214,13 @@ static int start_proxy(struct app *a, struct err *err)
 static const char *account_namespace(void)
 {
 	static char text[64];
-	CLEANUP(fclosep)
 	FILE *f = fopen(ACCOUNT_NAMESPACE, "re");
 
-	if (!f || !fgets(text, sizeof(text), f))
+	if (!f)
 		return "";
+	if (!fgets(text, sizeof(text), f))
+		text[0] = '\0';
+	fclose(f);
 	text[strcspn(text, "\n")] = '\0';
 	return text;
 }
@@ -233,8 +235,7 @@ static bool valid_namespace(const char *name)
 {
 	size_t len = strlen(name);
 
-	return len > 0 && len <= 63 &&
-	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == len;
+	return len > 0 && len <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == len;
 }
 
 static int find_settings(struct app *a, struct err *err)
@@ -244,8 +245,7 @@ static int find_settings(struct app *a, struct err *err)
 	if (gethostname(host, sizeof(host) - 1))
 		snprintf(host, sizeof(host), "operator");
 	a->pod = first_of(getenv("POD_NAME"), NULL, host);
-	a->namespace =
-		first_of(a->spec->namespace, getenv("POD_NAMESPACE"), account_namespace());
+	a->namespace = first_of(a->spec->namespace, getenv("POD_NAMESPACE"), account_namespace());
 	a->image = first_of(a->spec->loader_image, getenv("LOADER_IMAGE"), "");
 	if (!valid_namespace(a->namespace))
 		return err_set(err, EINVAL,
@@ -266,7 +266,7 @@ static int start_client(struct app *a, struct err *err)
 	return kube_client_new(
 		&(struct kube_client_options){
 			.loop = a->loop,
-			.url = s->server[0]	      ? s->server
+			.url = s->server[0]	    ? s->server
 			       : s->proxy_socket[0] ? NULL
 						    : url,
 			.unix_socket = s->proxy_socket[0] && !s->server[0] ? s->proxy_socket : NULL,
@@ -400,7 +400,48 @@ int operator_run(const struct spec_operator *spec)
 
 /* ---- reference ---- */
 
-int app_reference(FILE *out)
+static int make_idle(struct app *a, struct err *err)
 {
+	int r = loop_new(&a->loop, err);
+
+	/* nothing listens there, and the loop is not run */
+	if (!r)
+		r = kube_client_new(&(struct kube_client_options){.loop = a->loop,
+					    .url = "http://127.0.0.1:1",
+					    .observe = app_count_call,
+					    .ctx = a},
+			&a->client, err);
+	if (!r)
+		r = kube_recorder_new(&(struct kube_recorder_options){.client = a->client,
+					      .loop = a->loop,
+					      .controller = "x",
+					      .instance = "x"},
+			&a->recorder, err);
+	return r ? r : start_reconciler(a, err);
+}
+
+int app_reference(const struct spec_operator *spec, FILE *out)
+{
+	struct app a = {.spec = spec, .namespace = "x", .image = "x", .pod = "x"};
+	CLEANUP(buf_done)
+	struct buf text = BUF_INIT(1U << 20);
+	struct metrics m = {.out = &text};
+	struct err err = {0};
+	int r = make_idle(&a, &err);
+
+	if (!r) {
+		app_metrics(&a, &m);
+		r = m.error ? m.error : buf_append(&text, "", 1); /* for sscanf() */
+	}
+	app_done(&a);
+	if (r)
+		return r;
+	fputs("| metric | type | what |\n| --- | --- | --- |\n", out);
+	for (const char *p = text.data; *p; p += strcspn(p, "\n") + 1) {
+		char name[128], help[512], type[32];
+
+		if (sscanf(p, "# HELP %127s %511[^\n]\n# TYPE %*s %31s", name, help, type) == 3)
+			fprintf(out, "| `%s` | %s | %s |\n", name, type, help);
+	}
 	return 0;
 }

@@ -25,7 +25,7 @@ struct app {
 	const char *namespace, *image, *pod;
 	struct loop *loop;
 	struct kube_client *client;
-	struct kube_proxy *proxy;	/* NULL: --server */
+	struct kube_proxy *proxy; /* NULL: --server */
 	struct kube_recorder *recorder;
 	struct kube_election *election; /* NULL: --no-leader-election */
 	struct reconciler *reconciler;
@@ -47,6 +47,6 @@ void app_metrics(void *ctx, struct metrics *m);
 bool app_ready(void *ctx, struct buf *out);
 bool app_live(void *ctx, struct buf *out);
 /* All metrics as a table in Markdown, for docs/REFERENCE.md. -errno. */
-int app_reference(FILE *out);
+int app_reference(const struct spec_operator *spec, FILE *out);
 
 #endif

@@ -26,8 +26,9 @@ static struct json_object *dump_of(const char *namespace, const char *name, cons
 		"\"metadata\":{\"namespace\":\"%s\",\"name\":\"%s\",\"uid\":\"uid-%s-%s\","
 		"\"resourceVersion\":\"7\",\"generation\":3,\"creationTimestamp\":\"%s\"%s%s%s},"
 		"\"spec\":%s}",
-		namespace, name, namespace, name, created, deleted ? ",\"deletionTimestamp\":\"" : "",
-		deleted ? deleted : "", deleted ? "\"" : "", spec);
+		namespace, name, namespace, name, created,
+		deleted ? ",\"deletionTimestamp\":\"" : "", deleted ? deleted : "",
+		deleted ? "\"" : "", spec);
 	return json(text);
 }
 
@@ -63,8 +64,8 @@ START_TEST(winner)
 			objects[n] = dump_of(cases[i].of[n][0], cases[i].of[n][1],
 				cases[i].of[n][2], cases[i].of[n][3], "{}");
 		won = operator_winner(objects, n);
-		ck_assert_msg(won == (cases[i].wins < 0 ? NULL : objects[cases[i].wins]),
-			"case %zu", i);
+		ck_assert_msg(
+			won == (cases[i].wins < 0 ? NULL : objects[cases[i].wins]), "case %zu", i);
 		while (n > 0)
 			json_object_put(objects[--n]);
 	}
@@ -88,7 +89,8 @@ static struct json_object *daemonset_of(const struct operator_settings *s, const
 	struct spec_resource spec;
 	struct err err = {0};
 
-	ck_assert_msg(spec_resource_decode(kube_get(dump, "spec"), &spec, &err) == 0, "%s", err.text);
+	ck_assert_msg(
+		spec_resource_decode(kube_get(dump, "spec"), &spec, &err) == 0, "%s", err.text);
 	ck_assert_int_eq(operator_daemonset(s, dump, &spec, &set), 0);
 	spec_resource_done(&spec);
 	json_object_put(dump);
@@ -121,7 +123,8 @@ static void golden(const char *name, struct json_object *object)
 		fclose(f);
 	}
 	want = read_file(path);
-	ck_assert_msg(strncmp(want, text, strlen(text)) == 0 && strcmp(want + strlen(text), "\n") == 0,
+	ck_assert_msg(
+		strncmp(want, text, strlen(text)) == 0 && strcmp(want + strlen(text), "\n") == 0,
 		"%s is not what is made: UPDATE_GOLDEN=1 writes it\n%s", path, text);
 	free(want);
 }
@@ -209,7 +212,8 @@ static void change(struct json_object *object, const char *parent, const char *k
 
 START_TEST(holds)
 {
-	struct json_object *want = daemonset_of(&settings, "{\"interfaces\":[\"lo\"]}"), *live = NULL;
+	struct json_object *want = daemonset_of(&settings, "{\"interfaces\":[\"lo\"]}"),
+			   *live = NULL;
 	struct json_object *container, *list;
 
 	ck_assert_int_eq(json_object_deep_copy(want, &live, NULL), 0);
@@ -234,8 +238,8 @@ START_TEST(holds)
 	ck_assert(operator_holds(want, live));
 	json_object_array_add(kube_get(container, "args"), json("\"--more\""));
 	ck_assert(!operator_holds(want, live));
-	json_object_array_del_idx(
-		kube_get(container, "args"), json_object_array_length(kube_get(container, "args")) - 1, 1);
+	json_object_array_del_idx(kube_get(container, "args"),
+		json_object_array_length(kube_get(container, "args")) - 1, 1);
 	ck_assert(operator_holds(want, live));
 	change(live, "metadata.labels", "app.kubernetes.io/part-of", NULL);
 	ck_assert(!operator_holds(want, live));
@@ -264,9 +268,10 @@ END_TEST
 
 /* ---- why loaders do not come up ---- */
 
-#define POD(name, condition, container)                                                        \
-	"{\"metadata\":{\"name\":\"" name "\",\"uid\":\"" name "\"},\"spec\":{\"nodeName\":\"n-" name \
-	"\"},\"status\":{\"conditions\":[" condition "],\"containerStatuses\":[" container "]}}"
+#define POD(name, condition, container)                                                     \
+	"{\"metadata\":{\"name\":\"" name "\",\"uid\":\"" name                              \
+	"\"},\"spec\":{\"nodeName\":\"n-" name "\"},\"status\":{\"conditions\":[" condition \
+	"],\"containerStatuses\":[" container "]}}"
 
 START_TEST(trouble)
 {
@@ -275,7 +280,8 @@ START_TEST(trouble)
 	} cases[] = {
 		{"{}", NULL, NULL, NULL, ""},
 		{"{\"status\":{\"desiredNumberScheduled\":2}}",
-			"{\"items\":[" POD("a", "{\"type\":\"Ready\",\"status\":\"True\"}", "") "]}",
+			"{\"items\":[" POD(
+				"a", "{\"type\":\"Ready\",\"status\":\"True\"}", "") "]}",
 			"{\"items\":[]}", NULL, ""},
 		{"{\"status\":{\"desiredNumberScheduled\":2}}",
 			"{\"items\":[" POD("a", "",
@@ -290,8 +296,9 @@ START_TEST(trouble)
 		{"{\"status\":{\"desiredNumberScheduled\":2}}",
 			"{\"items\":[" POD("a", "",
 				"{\"state\":{\"waiting\":{\"reason\":\"CrashLoopBackOff\",\"message\":\"back-"
-				"off\"}},\"lastState\":{\"terminated\":{\"message\":\"no BTF\\n\"}}}") "," POD(
-				"b", "", "{\"state\":{\"waiting\":{\"reason\":\"CrashLoopBackOff\"}}}") "]}",
+				"off\"}},\"lastState\":{\"terminated\":{\"message\":\"no BTF\\n\"}}}") "," POD("b",
+				"",
+				"{\"state\":{\"waiting\":{\"reason\":\"CrashLoopBackOff\"}}}") "]}",
 			NULL, "CrashLooping", "2 of 2 loaders: CrashLoopBackOff on n-a: no BTF"},
 		{"{\"status\":{\"desiredNumberScheduled\":1}}",
 			"{\"items\":[" POD("a",
@@ -304,9 +311,11 @@ START_TEST(trouble)
 				"{\"state\":{\"waiting\":{\"reason\":\"ContainerCreating\"}}}") "]}",
 			"{\"items\":[{\"involvedObject\":{\"uid\":\"a\"},\"reason\":\"FailedMount\","
 			"\"message\":\"secret \\\"s\\\" not found\"}]}",
-			"MountFailed", "1 of 1 loaders: FailedMount on n-a: secret \"s\" not found"},
+			"MountFailed",
+			"1 of 1 loaders: FailedMount on n-a: secret \"s\" not found"},
 		{"{\"status\":{\"desiredNumberScheduled\":1}}",
-			"{\"items\":[" POD("a", "", "{\"started\":true,\"state\":{\"running\":{}}}") "]}",
+			"{\"items\":[" POD(
+				"a", "", "{\"started\":true,\"state\":{\"running\":{}}}") "]}",
 			"{\"items\":[{\"regarding\":{\"uid\":\"a\"},\"reason\":\"Unhealthy\",\"note\":"
 			"\"Readiness probe failed: 503\"}]}",
 			"NotCapturing",
@@ -360,7 +369,8 @@ static const char *conditions_of(const struct json_object *status)
 
 	text[0] = '\0';
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
-		struct json_object *c = kube_condition_find(kube_get(status, "conditions"), types[i]);
+		struct json_object *c =
+			kube_condition_find(kube_get(status, "conditions"), types[i]);
 
 		ck_assert_ptr_nonnull(c);
 		ck_assert_int_eq(kube_get_int(c, "observedGeneration", 0), 3);
@@ -371,10 +381,11 @@ static const char *conditions_of(const struct json_object *status)
 	return text;
 }
 
-#define SET(generation, observed, desired, updated, ready, available)                        \
-	"{\"metadata\":{\"generation\":" #generation "},\"status\":{\"observedGeneration\":" #observed \
-	",\"desiredNumberScheduled\":" #desired ",\"updatedNumberScheduled\":" #updated            \
-	",\"numberReady\":" #ready ",\"numberAvailable\":" #available "}}"
+#define SET(generation, observed, desired, updated, ready, available)                             \
+	"{\"metadata\":{\"generation\":" #generation                                              \
+	"},\"status\":{\"observedGeneration\":" #observed ",\"desiredNumberScheduled\":" #desired \
+	",\"updatedNumberScheduled\":" #updated ",\"numberReady\":" #ready                        \
+	",\"numberAvailable\":" #available "}}"
 
 START_TEST(rollout)
 {
@@ -459,9 +470,9 @@ START_TEST(not_accepted)
 	ck_assert_str_eq(conditions_of(status),
 		"Accepted=False/Conflict Ready=False/NotAccepted Progressing=False/NotAccepted "
 		"Degraded=False/NotAccepted");
-	ck_assert_str_eq(kube_get_string(kube_condition_find(kube_get(status, "conditions"),
-						 "Accepted"),
-				 "message"),
+	ck_assert_str_eq(
+		kube_get_string(
+			kube_condition_find(kube_get(status, "conditions"), "Accepted"), "message"),
 		"EbpfDump a/x (created " T1
 		") is active; this one is ignored until that is deleted");
 	ck_assert_ptr_null(kube_get(status, "nodes"));
@@ -497,7 +508,8 @@ START_TEST(times)
 	facts.daemonset = json(SET(2, 2, 3, 3, 2, 2));
 	ck_assert_int_eq(operator_status(dump, dump, NULL, &facts, NULL, WALL, &first), 0);
 	ck_assert_int_eq(
-		operator_status(dump, dump, NULL, &facts, first, WALL + 5 * KUBE_SECOND, &second), 0);
+		operator_status(dump, dump, NULL, &facts, first, WALL + 5 * KUBE_SECOND, &second),
+		0);
 	ck_assert(operator_same_status(first, second));
 	ck_assert(!operator_same_status(first, NULL));
 	ck_assert(!operator_same_status(NULL, first));
@@ -506,7 +518,8 @@ START_TEST(times)
 
 	facts.daemonset = json(SET(2, 2, 3, 3, 3, 3));
 	ck_assert_int_eq(
-		operator_status(dump, dump, NULL, &facts, first, WALL + 5 * KUBE_SECOND, &second), 0);
+		operator_status(dump, dump, NULL, &facts, first, WALL + 5 * KUBE_SECOND, &second),
+		0);
 	ck_assert(!operator_same_status(first, second));
 	ready = kube_condition_find(kube_get(second, "conditions"), "Ready");
 	ck_assert_str_eq(kube_get_string(ready, "lastTransitionTime"), "2025-11-25T03:57:20Z");
@@ -533,12 +546,12 @@ START_TEST(steps)
 		.daemonset = true, .ours = true, .selects = true, .others = true};
 	struct operator_view v = {0};
 
-#define NEXT(base, change, action)                                                       \
-	do {                                                                             \
-		v = (base);                                                              \
-		change;                                                                  \
-		ck_assert_str_eq(operator_action_name(operator_next(&v)),                \
-			operator_action_name(action));                                   \
+#define NEXT(base, change, action)                                                              \
+	do {                                                                                    \
+		v = (base);                                                                     \
+		change;                                                                         \
+		ck_assert_str_eq(                                                               \
+			operator_action_name(operator_next(&v)), operator_action_name(action)); \
 	} while (0)
 	NEXT(v, , OPERATOR_FINISH);
 	NEXT(wanted, v.owner_known = false, OPERATOR_GET_OWNER);
@@ -590,7 +603,8 @@ START_TEST(steps_end)
 
 		while ((action = operator_next(&v)) != OPERATOR_FINISH) {
 			ck_assert_int_lt(n++, 8);
-			/* loaders are taken away only after they were looked for live, and only ours */
+			/* loaders are taken away only after they were looked for live, and only
+			 * ours */
 			if (action == OPERATOR_DELETE)
 				ck_assert(v.dumps_asked && v.confirmed && v.ours && !v.wanted);
 			if (action == OPERATOR_APPLY)
@@ -614,7 +628,8 @@ START_TEST(paths)
 	const char *list[KUBE_ACCEPT_PATHS_MAX];
 	size_t n = 0;
 
-	ck_assert_int_eq(operator_accept_paths("ns", "ebpfdump-operator", list, ARRAY_SIZE(list)), 0);
+	ck_assert_int_eq(
+		operator_accept_paths("ns", "ebpfdump-operator", list, ARRAY_SIZE(list)), 0);
 	for (; list[n]; n++) {
 		/* kubectl splits at commas */
 		ck_assert_ptr_null(strchr(list[n], ','));
