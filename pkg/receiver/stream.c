@@ -38,9 +38,8 @@ static int put_greeting(struct stream *st, struct buf *out)
 	struct receiver *r = st->r;
 
 	return buf_printf(out,
-		"retry: 1000\nevent: hello\ndata: {\"version\":\"%s\",\"keep\":%llu,\"from\":%llu}\n\n",
-		EBPFDUMP_VERSION, (unsigned long long)r->options.keep,
-		(unsigned long long)st->version);
+		"retry: 1000\nevent: hello\ndata: {\"version\":\"%s\",\"instance\":\"%s\",\"keep\":%llu}\n\n",
+		EBPFDUMP_VERSION, r->instance, (unsigned long long)r->options.keep);
 }
 
 static int put_totals(struct stream *st, struct buf *out)
@@ -51,7 +50,8 @@ static int put_totals(struct stream *st, struct buf *out)
 	for (unsigned int i = 0; i < REFUSED_MAX; i++)
 		refused += atomic_load(&k->refused[i]);
 	return buf_printf(out,
-		"event: totals\ndata: {\"messages\":%llu,\"duplicates\":%llu,\"refused\":%llu}\n\n",
+		"event: totals\ndata: {\"now_ms\":%llu,\"messages\":%llu,\"duplicates\":%llu,\"refused\":%llu}\n\n",
+		(unsigned long long)(clock_wall_ns() / 1000000),
 		(unsigned long long)atomic_load(&k->messages),
 		(unsigned long long)atomic_load(&k->duplicates), (unsigned long long)refused);
 }
