@@ -2102,7 +2102,7 @@ START_TEST(head_seq_faults)
 	/* the second half first, then the whole again */
 	rec = record_of(&r, OUT, r.seq[OUT] + 10, sizeof(KEPT) - 1 - 10);
 	rec.flags |= CAPTURE_F_PACKET;
-	give(&r, rec, KEPT + 10);
+	give(&r, rec, &KEPT[10]);
 	rec = record_of(&r, OUT, r.seq[OUT], sizeof(KEPT) - 1);
 	rec.flags |= CAPTURE_F_PACKET;
 	give(&r, rec, KEPT);
