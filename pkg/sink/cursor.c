@@ -39,7 +39,8 @@ static uint32_t cursor_crc(const struct cursor *c)
 /* Empty where it cannot be known. */
 static void boot_id(char id[CURSOR_BOOT])
 {
-	int fd CLEANUP(closep) = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	int fd CLEANUP(closep)
+	= open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
 
 	memset(id, 0, CURSOR_BOOT);
 	if (fd >= 0 && read(fd, id, CURSOR_BOOT - 1) < 0)
@@ -52,16 +53,17 @@ static bool load_slot(int fd, uint64_t which, struct slot *slot, struct cursor *
 	ssize_t n = preadv(fd, iov, 2, slot_at(which));
 
 	return n >= (ssize_t)(sizeof(*slot) + offsetof(struct cursor, batches)) &&
-		memcmp(slot->magic, MAGIC, sizeof(MAGIC)) == 0 && slot->version == VERSION &&
-		c->generation % 2 == which && c->count <= ARRAY_SIZE(c->batches) &&
-		(size_t)n >= sizeof(*slot) + used(c) && slot->crc == cursor_crc(c);
+	       memcmp(slot->magic, MAGIC, sizeof(MAGIC)) == 0 && slot->version == VERSION &&
+	       c->generation % 2 == which && c->count <= ARRAY_SIZE(c->batches) &&
+	       (size_t)n >= sizeof(*slot) + used(c) && slot->crc == cursor_crc(c);
 }
 
 int cursor_load(int fd, struct cursor *c)
 {
-	struct cursor *other CLEANUP(freep) = malloc(sizeof(*other));
+	struct cursor *other CLEANUP(freep)
+	= malloc(sizeof(*other));
 	char boot[CURSOR_BOOT];
-	struct slot slot;
+	struct slot slot = {0};
 	bool even, odd, same;
 
 	if (!other)

@@ -187,7 +187,8 @@ static void segment_freep(struct segment **s)
 
 int segment_create(int dir_fd, uint64_t number, struct segment **ret_segment)
 {
-	struct segment *s CLEANUP(segment_freep) = segment_alloc(number);
+	struct segment *s CLEANUP(segment_freep)
+	= segment_alloc(number);
 	char name[SEGMENT_NAME];
 	int rc;
 
@@ -323,9 +324,8 @@ static bool header_at(const struct segment *s, struct segment_window *w, uint64_
 		h.index > (at - SEGMENT_MARK) / SEGMENT_HEADER || h.len > end - at - SEGMENT_HEADER)
 		return false;
 	/* And so must those that are known to follow it have behind it. */
-	if (h.index < s->messages &&
-		(uint64_t)(s->messages - h.index - 1) * SEGMENT_HEADER >
-			s->end - at - SEGMENT_HEADER - h.len)
+	if (h.index < s->messages && (uint64_t)(s->messages - h.index - 1) * SEGMENT_HEADER >
+					     s->end - at - SEGMENT_HEADER - h.len)
 		return false;
 	*ret = (struct segment_found){.at = at,
 		.len = h.len,
@@ -369,8 +369,8 @@ bool segment_find(const struct segment *s, struct segment_window *w, uint64_t at
 	return false;
 }
 
-bool segment_body(const struct segment *s, struct segment_window *w,
-	const struct segment_found *f, char *out)
+bool segment_body(
+	const struct segment *s, struct segment_window *w, const struct segment_found *f, char *out)
 {
 	uint64_t at = f->at + SEGMENT_HEADER;
 	const char *p = f->len <= SEGMENT_WINDOW / 4 ? window_get(s, w, at, f->len, s->end) : NULL;
@@ -400,7 +400,8 @@ static int scan(struct segment *s, struct segment_window *w, uint64_t size)
 {
 	struct segment_found f;
 	uint64_t at = SEGMENT_MARK;
-	char *body CLEANUP(freep) = NULL;
+	char *body CLEANUP(freep)
+	= NULL;
 	size_t cap = 0;
 
 	s->end = size;
@@ -445,7 +446,8 @@ static bool load_trailer(struct segment *s, uint64_t size)
 int segment_load(int dir_fd, uint64_t number, struct segment_window *w,
 	struct segment **ret_segment, uint64_t *ret_torn)
 {
-	struct segment *s CLEANUP(segment_freep) = segment_alloc(number);
+	struct segment *s CLEANUP(segment_freep)
+	= segment_alloc(number);
 	struct stat st;
 	struct mark m;
 	bool known;

@@ -16,10 +16,10 @@
 #define SEGMENT_BYTES_MAX ((uint64_t)8 << 20)
 /* A last segment of which nothing is left is removed beyond this size, so that a spool that is kept
  * empty does not make and remove a file for each message. */
-#define EMPTY_BYTES	  ((uint64_t)1 << 20)
-#define FIRST_BODIES	  ((size_t)64 << 10) /* room in a batch, to begin with */
-#define FIRST_RECORDS	  64
-#define CURSOR		  "cursor"
+#define EMPTY_BYTES   ((uint64_t)1 << 20)
+#define FIRST_BODIES  ((size_t)64 << 10) /* room in a batch, to begin with */
+#define FIRST_RECORDS 64
+#define CURSOR	      "cursor"
 
 struct batch {
 	struct spool_batch pub;
@@ -111,6 +111,7 @@ static void remove_segment(struct spool *s, struct segment *seg)
 	segment_name(name, seg->number);
 	if (!seg->nameless)
 		unlinkat(s->dir_fd, name, 0);
+	syncer_forget(s->syncer, seg->number);
 	s->stats.disk_bytes -= segment_disk(seg);
 	s->stats.segments--;
 	if (s->window.of == seg)
@@ -145,8 +146,8 @@ static void finish_writer(struct spool *s)
 	}
 	if (!seg->sealed)
 		segment_seal(seg);
-	if (!syncer_add(s->syncer, seg->fd) || !syncer_add(s->syncer, s->cursor_fd) ||
-		!syncer_add(s->syncer, s->dir_fd))
+	if (!syncer_add(s->syncer, seg->fd, seg->number) ||
+		!syncer_add(s->syncer, s->cursor_fd, 0) || !syncer_add(s->syncer, s->dir_fd, 0))
 		s->stats.unsynced++;
 	if (!seg->nameless && seg != unread_segment(s))
 		closep(&seg->fd);
@@ -156,7 +157,9 @@ static void finish_writer(struct spool *s)
 
 static int open_dir(struct spool *s, struct err *err)
 {
-	int dir_fd CLEANUP(closep) = -1, cursor_fd CLEANUP(closep) = -1;
+	int dir_fd CLEANUP(closep)
+	= -1, cursor_fd CLEANUP(closep)
+	= -1;
 
 	if (mkdir(s->dir, 0700) < 0 && errno != EEXIST)
 		return err_set(err, errno, "cannot make the spool directory %s: %s", s->dir,
@@ -194,7 +197,8 @@ static int compare_numbers(const void *a, const void *b)
 /* The numbers of the segments, in order. */
 static int list_dir(struct spool *s, uint64_t **ret_numbers, size_t *ret_count, struct err *err)
 {
-	uint64_t *numbers CLEANUP(freep) = NULL, number;
+	uint64_t *numbers CLEANUP(freep)
+	= NULL, number;
 	size_t count = 0, cap = 0;
 	char stranger[256] = "";
 	int fd = fcntl(s->dir_fd, F_DUPFD_CLOEXEC, 3);
@@ -231,7 +235,8 @@ static int list_dir(struct spool *s, uint64_t **ret_numbers, size_t *ret_count, 
 	}
 	closedir(dir);
 	if (s->stats.foreign > 0)
-		log_warn("spool %s: %llu files there are not the spool's and are left alone, such as %s",
+		log_warn(
+			"spool %s: %llu files there are not the spool's and are left alone, such as %s",
 			s->dir, (unsigned long long)s->stats.foreign, stranger);
 	if (count > 0)
 		qsort(numbers, count, sizeof(*numbers), compare_numbers);
@@ -346,7 +351,8 @@ static void release_all(struct spool *s)
 
 static int recover(struct spool *s, struct err *err)
 {
-	uint64_t *numbers CLEANUP(freep) = NULL;
+	uint64_t *numbers CLEANUP(freep)
+	= NULL;
 	size_t count;
 	int exact, rc;
 
@@ -374,7 +380,8 @@ static int recover(struct spool *s, struct err *err)
 
 int spool_open(const struct spool_options *options, struct spool **ret_spool, struct err *err)
 {
-	struct spool *s CLEANUP(spool_freep) = NULL;
+	struct spool *s CLEANUP(spool_freep)
+	= NULL;
 	int rc;
 
 	if (options->max_bytes < SPOOL_BYTES_MIN)
@@ -385,9 +392,10 @@ int spool_open(const struct spool_options *options, struct spool **ret_spool, st
 		return err_set(err, ENOMEM, "no memory for the spool %s", options->dir);
 	s->dir_fd = s->cursor_fd = -1;
 	s->max_bytes = options->max_bytes;
-	s->segment_bytes = options->segment_bytes
-		? options->segment_bytes
-		: MIN(MAX(options->max_bytes / 8, SEGMENT_BYTES_MIN), SEGMENT_BYTES_MAX);
+	s->segment_bytes =
+		options->segment_bytes
+			? options->segment_bytes
+			: MIN(MAX(options->max_bytes / 8, SEGMENT_BYTES_MIN), SEGMENT_BYTES_MAX);
 	s->dir = strdup(options->dir);
 	if (!s->dir || syncer_new(&s->syncer) < 0)
 		return err_set(err, ENOMEM, "no memory for the spool %s", options->dir);
@@ -443,8 +451,7 @@ static int make_room(struct spool *s, uint64_t need)
 	if (seg && is_nameless(seg)) {
 		seg->nameless = true;
 		finish_writer(s);
-	} else if (seg && seg->messages > 0 &&
-		segment_disk(seg) + need > s->segment_bytes) {
+	} else if (seg && seg->messages > 0 && segment_disk(seg) + need > s->segment_bytes) {
 		finish_writer(s);
 	}
 	seg = s->writer;
@@ -664,7 +671,8 @@ static void hand_out(struct spool *s, struct batch *b, struct spool_batch **ret_
 static int read_again(struct spool *s, struct spool_batch **ret_batch)
 {
 	const struct cursor_batch *old = &s->again[s->again_next];
-	struct batch *b CLEANUP(batch_freep) = calloc(1, sizeof(*b));
+	struct batch *b CLEANUP(batch_freep)
+	= calloc(1, sizeof(*b));
 	struct place p = {.at = old->start, .index = old->first};
 	int rc;
 
@@ -696,7 +704,8 @@ static int read_again(struct spool *s, struct spool_batch **ret_batch)
 static int read_fresh(struct spool *s, struct segment *seg, size_t max_messages, size_t max_bytes,
 	struct spool_batch **ret_batch)
 {
-	struct batch *b CLEANUP(batch_freep) = calloc(1, sizeof(*b));
+	struct batch *b CLEANUP(batch_freep)
+	= calloc(1, sizeof(*b));
 	struct place p = {.at = seg->read_at, .index = seg->read_index};
 	int rc;
 

@@ -17,7 +17,10 @@ struct syncer {
 	bool started;
 	bool stop;
 	bool busy;
-	int fds[WAITING];
+	struct {
+		int fd; /* -1: forgotten */
+		uint64_t tag;
+	} files[WAITING];
 	size_t first, count;
 	uint64_t failed;
 };
@@ -46,13 +49,13 @@ static void *run(void *ctx)
 			pthread_cond_wait(&s->changed, &s->lock);
 		if (s->count == 0)
 			break;
-		fd = s->fds[s->first];
+		fd = s->files[s->first].fd;
 		s->first = (s->first + 1) % WAITING;
 		s->count--;
 		s->busy = true;
 		pthread_mutex_unlock(&s->lock);
-		rc = fsync(fd);
-		close(fd);
+		rc = fd < 0 ? 0 : fsync(fd);
+		closep(&fd);
 		pthread_mutex_lock(&s->lock);
 		s->busy = false;
 		s->failed += rc < 0;
@@ -77,7 +80,7 @@ static int start(struct syncer *s)
 	return -rc;
 }
 
-bool syncer_add(struct syncer *s, int fd)
+bool syncer_add(struct syncer *s, int fd, uint64_t tag)
 {
 	bool added = false;
 	int copy;
@@ -89,13 +92,28 @@ bool syncer_add(struct syncer *s, int fd)
 		return false;
 	pthread_mutex_lock(&s->lock);
 	if (s->count < WAITING) {
-		s->fds[(s->first + s->count++) % WAITING] = TAKE_FD(copy);
+		size_t at = (s->first + s->count++) % WAITING;
+
+		s->files[at].fd = TAKE_FD(copy);
+		s->files[at].tag = tag;
 		added = true;
 		pthread_cond_broadcast(&s->changed);
 	}
 	pthread_mutex_unlock(&s->lock);
 	closep(&copy);
 	return added;
+}
+
+void syncer_forget(struct syncer *s, uint64_t tag)
+{
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->count; i++) {
+		size_t at = (s->first + i) % WAITING;
+
+		if (s->files[at].tag == tag)
+			closep(&s->files[at].fd);
+	}
+	pthread_mutex_unlock(&s->lock);
 }
 
 void syncer_wait(struct syncer *s)

@@ -13,8 +13,11 @@ struct syncer;
 int syncer_new(struct syncer **ret_syncer) MUST_CHECK;
 /* Waits for what was begun. */
 void syncer_free(struct syncer *s);
-/* Takes a duplicate of fd; false: too many wait already (or there are no threads, no fds). */
-bool syncer_add(struct syncer *s, int fd);
+/* Takes a duplicate of fd; false: too many wait already (or there are no threads, no fds). tag: for
+ * syncer_forget(), or 0. */
+bool syncer_add(struct syncer *s, int fd, uint64_t tag);
+/* Lets go of what waits under this tag: its file is removed, and its room shall be free. */
+void syncer_forget(struct syncer *s, uint64_t tag);
 /* Waits until nothing is waiting. */
 void syncer_wait(struct syncer *s);
 /* Files that could not be synced. */
