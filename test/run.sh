@@ -5,7 +5,7 @@
 #
 # A suite is a command that ends with a line `N passed, N failed[, N skipped]`; one that prints no such line counts as
 # one test. What a suite printed is kept in build/test/SUITE.log and shown when it fails. In CI a skipped test is a
-# failure. The suites that run against a live kernel, one of them emulated, are given a second try in CI, which is said: a
+# failure, but for the two that need Debian sid. The suites that run against a live kernel, one of them emulated, are given a second try in CI, which is said: a
 # machine that stalls for seconds is not the loader's fault, and a failure that is comes again.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -34,7 +34,8 @@ suite() { # NAME COMMAND...
 	elif [ $status -eq 0 ] && [ $((p + f + s)) -eq 0 ]; then
 		if [ -n "$line" ]; then f=1; else p=1; fi
 	fi
-	if [ -n "${CI:-}" ] && [ "$s" -gt 0 ]; then
+	# Debian sid moves: where its packages of Kubernetes cannot be had on a day, these two are skipped, aloud.
+	if [ -n "${CI:-}" ] && [ "$s" -gt 0 ] && ! [[ $name =~ ^(api|e2e)$ ]]; then
 		f=$((f + s)) s=0
 	fi
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
