@@ -89,9 +89,15 @@ run: ## install what is missing, build, and capture this machine's HTTP (ARGS='-
 demo: all ## show the loader on a small web server and client, in namespaces of their own
 	@hack/demo.sh $(B)/ebpfdump-loader
 
-PREFIX  ?= /usr/local
-install: all ## install the programs to $(DESTDIR)$(PREFIX)/sbin
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(PROGRAMS)
+# `make install` means two things: to C programmers, the programs on this machine; to users of operator-sdk, the definition of the
+# resource in a cluster (hack/deploy.mk). PREFIX or DESTDIR say which.
+ifneq ($(PREFIX)$(DESTDIR),)
+install: all ## PREFIX=/usr/local: install the programs and the kubectl plug-in. Without PREFIX: EbpfDump's definition into a cluster
+	install -D -m 755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/sbin $(PROGRAMS)
+	install -D -m 755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin hack/kubectl-ebpfdump
+else
+install: install-crd
+endif
 
 # ---- eBPF: compiled with clang, embedded as a skeleton ------------------------------------------------
 
@@ -167,7 +173,7 @@ fuzz: $(FUZZ_NAMES:%=fuzz-%) ## fuzz every parser for FUZZ_SECONDS (600), or a q
 
 # ---- the whole ------------------------------------------------------------------------------------------
 
--include $(wildcard test/*/*.mk)
+-include $(wildcard test/*/*.mk) hack/deploy.mk
 
 test: ## install what is missing, and run everything (SUITES='unit lint' for some)
 	@hack/deps.sh test
@@ -204,6 +210,6 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
 
-.PHONY: all run demo install unit fuzz test docs crd check-docs format lint clean help
+.PHONY: all run demo install install-crd unit fuzz test docs crd check-docs format lint clean help
 -include $(LIB_OBJ:.o=.d) $(patsubst %,$(B)/%.d,$(basename $(wildcard cmd/*/*.c test/*/*.c)))
 -include $(patsubst %.c,$(FUZZ_B)/%.d,$(FUZZ_SRC) $(LIB_SRC))

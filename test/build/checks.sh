@@ -93,7 +93,7 @@ done
 
 build install DESTDIR="$work/home/root" PREFIX=/usr
 status=$?
-(cd "$src/build" && find . -maxdepth 1 -type f -name 'ebpfdump-*' -printf '/usr/sbin/%f 755\n' | sort) >"$work/want"
+{ (cd "$src/build" && find . -maxdepth 1 -type f -name "ebpfdump-*" -printf "/usr/sbin/%f 755\n"); echo /usr/bin/kubectl-ebpfdump 755; } | sort >"$work/want"
 find "$work/home/root" -type f -printf '/%P %m\n' | sort | diff "$work/want" - >>"$work/log" || status=1
 result $status 'make install DESTDIR= PREFIX= installs the programs, and them alone'
 rm -rf "$work/home/root"
