@@ -234,9 +234,9 @@ enum MHD_Result api_exchange(struct receiver *r, struct MHD_Connection *c, const
 
 /* ---- /metrics ---- */
 
-#define COUNTER(name, help) metrics_family(m, "ebpfdump_callback_" name, METRICS_COUNTER, help)
-#define GAUGE(name, help)   metrics_family(m, "ebpfdump_callback_" name, METRICS_GAUGE, help)
-#define VALUE(name, ...)    metrics_u64(m, "ebpfdump_callback_" name, __VA_ARGS__)
+#define COUNTER(name, help) metrics_family(m, "ebpfdump_receiver_" name, METRICS_COUNTER, help)
+#define GAUGE(name, help)   metrics_family(m, "ebpfdump_receiver_" name, METRICS_GAUGE, help)
+#define VALUE(name, ...)    metrics_u64(m, "ebpfdump_receiver_" name, __VA_ARGS__)
 
 static uint64_t now(const _Atomic int64_t *gauge)
 {
