@@ -119,10 +119,11 @@ static bool latency_us(const struct exchange *x, uint64_t *ret_us)
 /* When it began. */
 static uint64_t began_ms(const struct exchange *x)
 {
-	const struct message *m = &x->response->m;
+	const struct message *m;
 
 	if (x->request)
 		return x->request->m.number[MSG_TIMING_MS];
+	m = &x->response->m;
 	return m->number[MSG_TIMING_MS] -
 	       MIN(m->number[MSG_TIMING_MS], m->number[MSG_LATENCY_US] / 1000);
 }
