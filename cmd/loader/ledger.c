@@ -6,7 +6,7 @@
  *   records:   submitted = read + lost + waiting in the ring buffer
  *   bytes:     taken by flow = parsed + repeated + unparsed + left out + unfinished
  *   messages:  parsed = emitted + filtered + dropped{reason}
- *   delivery:  emitted = delivered + dropped{reason} + queued
+ *   delivery:  emitted + recovered = delivered + dropped{reason} + queued + spooled
  */
 #include "cmd/loader/loader.h"
 
@@ -182,19 +182,79 @@ static void delivery(const struct loader *l, struct metrics *m)
 		return;
 	sink_stats(l->sink, &s);
 	one(m, "ebpfdump_messages_emitted_total", METRICS_COUNTER,
-		"Messages given to the output: delivered plus dropped plus queued.", s.emitted);
+		"Messages given to the output: with those recovered, delivered plus dropped plus "
+		"queued plus spooled.",
+		s.emitted);
+	one(m, "ebpfdump_output_recovered_total", METRICS_COUNTER,
+		"Messages that were in the spool when the loader started.", s.recovered);
 	one(m, "ebpfdump_output_delivered_total", METRICS_COUNTER,
-		"Messages written to standard output.", s.delivered);
+		"Messages written to standard output, or taken by the callback.", s.delivered);
 	one(m, "ebpfdump_output_delivered_bytes_total", METRICS_COUNTER,
-		"Bytes written to standard output.", s.delivered_bytes);
+		"Their bytes, newlines included.", s.delivered_bytes);
 	metrics_family(m, "ebpfdump_output_dropped_total", METRICS_COUNTER,
 		"Messages that the output lost, by reason.");
 	for (enum sink_drop i = 0; i < SINK_DROP_MAX; i++)
 		metrics_u64(m, "ebpfdump_output_dropped_total", s.dropped[i], "reason",
 			sink_drop_name(i), NULL);
-	one(m, "ebpfdump_output_queued", METRICS_GAUGE, "Messages that wait for the reader.",
-		s.queued);
+	one(m, "ebpfdump_output_queued", METRICS_GAUGE,
+		"Messages in memory that wait for the reader or the callback.", s.queued);
 	one(m, "ebpfdump_output_queued_bytes", METRICS_GAUGE, "Their bytes.", s.queued_bytes);
+	one(m, "ebpfdump_output_spooled", METRICS_GAUGE, "Messages in the spool.", s.spooled);
+}
+
+static void callback(const struct loader *l, struct metrics *m)
+{
+	static const char *const latency = "ebpfdump_callback_answer_seconds";
+	const struct sink_callback_stats *s = l->sink ? sink_callback_stats(l->sink) : NULL;
+	uint64_t now = clock_wall_ns();
+
+	if (!s)
+		return;
+	one(m, "ebpfdump_callback_up", METRICS_GAUGE,
+		"1 if the last that was heard of the receiver is good.", s->up);
+	one(m, "ebpfdump_callback_requests_total", METRICS_COUNTER,
+		"Requests that were answered or failed.", s->requests);
+	metrics_family(m, latency, METRICS_HISTOGRAM, "Time from a request to its answer.");
+	metrics_histogram(
+		m, latency, sink_latency_bounds, s->latency, SINK_LATENCY_BUCKETS, s->latency_sum);
+	metrics_family(m, "ebpfdump_callback_retries_total", METRICS_COUNTER,
+		"Requests that have to be tried again, by reason.");
+	for (enum sink_retry i = 0; i < SINK_RETRY_MAX; i++)
+		metrics_u64(m, "ebpfdump_callback_retries_total", s->retries[i], "reason",
+			sink_retry_name(i), NULL);
+	metrics_family(m, "ebpfdump_callback_refused_total", METRICS_COUNTER,
+		"Messages dropped because the receiver refused them, by status.");
+	for (size_t i = 0; i < ARRAY_SIZE(s->refused); i++) {
+		char status[8];
+
+		if (!s->refused[i])
+			continue;
+		snprintf(status, sizeof(status), "%zu", i);
+		metrics_u64(m, "ebpfdump_callback_refused_total", s->refused[i], "status", status,
+			NULL);
+	}
+	one(m, "ebpfdump_callback_bodies_left_out_total", METRICS_COUNTER,
+		"Messages sent without their body (--when-full drop-bodies).", s->bodies_left_out);
+	one(m, "ebpfdump_callback_sent_bytes_total", METRICS_COUNTER,
+		"Bytes of request bodies, as sent.", s->sent_bytes);
+	one(m, "ebpfdump_callback_in_flight", METRICS_GAUGE, "Requests on their way.",
+		s->in_flight);
+	one(m, "ebpfdump_callback_waiting", METRICS_GAUGE,
+		"Requests that failed and wait for their next attempt.", s->waiting);
+	metrics_family(m, "ebpfdump_callback_oldest_seconds", METRICS_GAUGE,
+		"Age of the oldest message that is not delivered; 0: there is none.");
+	metrics_f64(m, "ebpfdump_callback_oldest_seconds",
+		s->oldest_ns && s->oldest_ns < now ? (double)(now - s->oldest_ns) / 1e9 : 0, NULL);
+	one(m, "ebpfdump_spool_bytes", METRICS_GAUGE, "Bytes of messages in the spool.",
+		s->spool_bytes);
+	one(m, "ebpfdump_spool_disk_bytes", METRICS_GAUGE, "Size of its files.",
+		s->spool_disk_bytes);
+	one(m, "ebpfdump_spool_torn_total", METRICS_COUNTER,
+		"Unfinished ends of files that were cut off at the start.", s->spool_torn);
+	one(m, "ebpfdump_spool_lost_bytes_total", METRICS_COUNTER,
+		"Bytes of its files that were skipped as damaged.", s->spool_lost_bytes);
+	one(m, "ebpfdump_spool_write_errors_total", METRICS_COUNTER,
+		"Messages that could not be spooled though there was room.", s->spool_write_errors);
 }
 
 static void hooks(const struct loader *l, struct metrics *m)
@@ -248,6 +308,7 @@ void ledger_metrics(void *ctx, struct metrics *m)
 	kernel_side(l, m);
 	streams(l, m);
 	delivery(l, m);
+	callback(l, m);
 	hooks(l, m);
 	process(m);
 }
@@ -263,15 +324,24 @@ int ledger_reference(FILE *out)
 	struct buf text = BUF_INIT(1U << 20);
 	CLEANUP(flow_freep)
 	struct flow *flow = NULL;
+	CLEANUP(loop_freep)
+	struct loop *loop = NULL;
 	CLEANUP(sink_freep)
 	struct sink *sink = NULL;
+	static const struct sink_callback callback_options = {.url = "http://localhost/",
+		.concurrency = 1,
+		.batch_messages = 1,
+		.timeout_ms = 1000,
+		.queue_bytes = SINK_QUEUE_MIN};
 	const char *interfaces[] = {"eth0"};
 	struct loader l = {.options = {.interfaces = interfaces, .n_interfaces = 1}};
 	struct metrics m = {.out = &text};
 	struct err err = {0};
 	const char *p, *end;
 
-	if (flow_new(&tiny, NULL, NULL, &flow, &err) || sink_new(STDOUT_FILENO, 65536, &sink, &err))
+	log_setup(LOG_ERROR, LOG_TEXT, "loader", "");
+	if (flow_new(&tiny, NULL, NULL, &flow, &err) || loop_new(&loop, &err) ||
+		sink_callback_new(loop, &callback_options, &sink, &err))
 		return err.code;
 	l.flow = flow;
 	l.sink = sink;
@@ -312,5 +382,8 @@ bool ledger_ready(void *ctx, struct buf *out)
 		if (r)
 			return false;
 	}
+	/* A receiver that is away does not make the loader less ready: it captures, and queues. */
+	if (l->sink && sink_describe(l->sink, out))
+		return false;
 	return ready;
 }

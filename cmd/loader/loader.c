@@ -14,36 +14,40 @@
 #define DRAIN_MAX 65536
 /* Messages after which the writer is told that there are some. */
 #define KICK_EVERY 512
-/* How long messages may take to reach a slow reader at the end. */
-#define FLUSH_MS 5000
 /* How often it is looked whether a missing interface came to be. */
 #define INTERFACES_MS 60000
 #define TICK_MS	      100
 
 /* ---- the pipeline ---- */
 
-/* A file can wait: nothing is dropped for a slow reader. Until at most `most` bytes wait for it, or
- * it is gone. */
-static void wait_for_reader(struct loader *l, uint64_t most)
+/* Messages with the same value are delivered in order: those of a connection. */
+static uint64_t order_of(const struct dump_conn *c)
 {
-	const struct timespec nap = {.tv_nsec = 1000000};
-	struct sink_stats s;
+	uint64_t h = UINT64_C(0xcbf29ce484222325);
 
-	for (;;) {
-		sink_stats(l->sink, &s);
-		/* a full disk may stay full: what waits for it is dropped in the end, and counted
-		 */
-		if (s.queued_bytes <= most || s.dropped[SINK_DROP_CLOSED] || s.error)
-			return;
-		sink_kick(l->sink);
-		nanosleep(&nap, NULL);
-	}
+#define MIX(value) h = (h ^ (uint64_t)(value)) * UINT64_C(0x100000001b3)
+	for (size_t i = 0; i < c->local.ip_len; i++)
+		MIX(c->local.ip[i]);
+	for (size_t i = 0; i < c->remote.ip_len; i++)
+		MIX(c->remote.ip[i]);
+	MIX(c->local.port);
+	MIX(c->remote.port);
+#undef MIX
+	return h;
+}
+
+/* A file can wait: nothing is dropped for a slow reader. */
+static void wait_for_reader(struct loader *l)
+{
+	sink_wait(l->sink,
+		l->spec->callback[0] ? l->spec->queue_bytes / 2 : l->spec->output_buffer / 2);
 }
 
 static void on_message(void *ctx, const struct dump_message *message)
 {
 	struct loader *l = ctx;
 	struct dump_message m = *message;
+	struct sink_message out;
 	int r;
 
 	if (!dump_filter_pass(&l->filter, message)) {
@@ -53,6 +57,11 @@ static void on_message(void *ctx, const struct dump_message *message)
 	if (!l->sink)
 		return;
 	m.seq = ++l->seq;
+	out.body_left_out = m.body.len > 0 && !sink_wants_bodies(l->sink);
+	if (out.body_left_out) {
+		m.body.len = 0;
+		m.body_truncated = true;
+	}
 	l->line.len = 0;
 	r = l->text ? dump_text(&l->format, &m, &l->line) : dump_json(&l->format, &m, &l->line);
 	if (r) {
@@ -60,9 +69,11 @@ static void on_message(void *ctx, const struct dump_message *message)
 		return;
 	}
 	if (l->spec->replay)
-		wait_for_reader(l, l->spec->output_buffer / 2);
+		wait_for_reader(l);
+	out.line = span_of(l->line.data, l->line.len);
+	out.order = l->spec->callback[0] ? order_of(m.conn) : 0;
 	/* a full or closed sink counts what it drops */
-	(void)sink_write(l->sink, l->line.data, l->line.len);
+	(void)sink_write_message(l->sink, &out);
 	/* in a long batch the writer must not wait for its end */
 	if (l->seq % KICK_EVERY == 0)
 		sink_kick(l->sink);
@@ -92,7 +103,7 @@ static void report_output(struct loader *l)
 	if (!l->sink)
 		return;
 	sink_stats(l->sink, &s);
-	if (s.error && s.error != l->output_error)
+	if (s.error && s.error != l->output_error && !l->spec->callback[0])
 		log_error("standard output: %s; what does not fit the buffer is dropped",
 			strerror(s.error));
 	l->output_error = s.error;
@@ -113,11 +124,61 @@ static void loader_done(struct loader *l)
 	telemetry_free(l->telemetry);
 	probe_close(l->probe);
 	flow_free(l->flow);
-	own_done(l);
 	sink_free(l->sink);
+	own_done(l);
 	loop_free(l->loop);
 	(void)capture_writer_close(l->writer, NULL);
 	buf_done(&l->line);
+}
+
+static int open_sink(struct loader *l, struct err *err)
+{
+	const struct spec *spec = l->spec;
+	const struct sink_callback callback = {
+		.url = spec->callback,
+		.concurrency = (uint32_t)spec->callback_concurrency,
+		.batch_messages = (uint32_t)spec->callback_batch_messages,
+		.batch_bytes = spec->callback_batch_bytes,
+		.batch_wait_ms = spec->callback_batch_wait_ms,
+		.gzip = spec->callback_gzip,
+		.timeout_ms = spec->callback_timeout_ms,
+		.ca = spec->callback_ca,
+		.cert = spec->callback_cert,
+		.key = spec->callback_key,
+		.header_file = spec->callback_header_file,
+		.hmac_file = spec->callback_hmac_file,
+		.queue_bytes = spec->queue_bytes,
+		.when_full = (enum sink_when_full)spec->when_full,
+		.spool_dir = spec->spool_bytes ? spec->spool_dir : NULL,
+		.spool_bytes = spec->spool_bytes,
+		.line = own_line,
+		.line_ctx = l,
+	};
+
+	if (!spec->callback[0])
+		return sink_new(STDOUT_FILENO, spec->output_buffer, &l->sink, err);
+	return sink_callback_new(l->loop, &callback, &l->sink, err);
+}
+
+static void on_signal(void *ctx, int signo)
+{
+	struct loader *l = ctx;
+
+	log_info("%s: finishing", signo == SIGINT ? "interrupted" : "terminated");
+	loop_quit(l->loop, 0);
+}
+
+static int open_loop(struct loader *l, struct err *err)
+{
+	int r = loop_new(&l->loop, err);
+
+	if (r)
+		return r;
+	/* signals first: threads inherit what is blocked */
+	r = loop_add_signal(l->loop, SIGTERM, on_signal, l);
+	if (!r)
+		r = loop_add_signal(l->loop, SIGINT, on_signal, l);
+	return r ? err_set(err, -r, "the event loop cannot be set up: %s", strerror(-r)) : 0;
 }
 
 /* What capturing and replaying have in common. */
@@ -131,8 +192,9 @@ static int loader_init(struct loader *l, const struct spec *spec, struct err *er
 	if (gethostname(host, sizeof(host) - 1))
 		host[0] = 0;
 	*l = (struct loader){.spec = spec, .node = spec->node[0] ? spec->node : host};
-	l->text = spec->output == SPEC_OUTPUT_TEXT ||
-		  (spec->output == SPEC_OUTPUT_AUTO && isatty(STDOUT_FILENO));
+	l->text = !spec->callback[0] &&
+		  (spec->output == SPEC_OUTPUT_TEXT ||
+			  (spec->output == SPEC_OUTPUT_AUTO && isatty(STDOUT_FILENO)));
 	l->format = (struct dump_format){
 		.node = l->node,
 		.line_max = spec->line_bytes,
@@ -165,8 +227,11 @@ static int loader_init(struct loader *l, const struct spec *spec, struct err *er
 	}
 	if (!r && spec->record)
 		r = capture_writer_open(spec->record, &l->writer, err);
+	/* a replay to standard output needs none, and Ctrl-C ends it */
+	if (!r && (!spec->replay || spec->callback[0]))
+		r = open_loop(l, err);
 	if (!r && !records_only)
-		r = sink_new(STDOUT_FILENO, spec->output_buffer, &l->sink, err);
+		r = open_sink(l, err);
 	return r;
 }
 
@@ -179,9 +244,10 @@ static int loader_finish(struct loader *l)
 	int status = l->record_failed ? EXIT_FAILED : EXIT_OK;
 
 	flow_finish(l->flow);
+	l->finishing = true;
 	if (l->sink) {
 		sink_kick(l->sink);
-		(void)sink_flush(l->sink, FLUSH_MS);
+		(void)sink_flush(l->sink, l->spec->flush_timeout_ms);
 		report_output(l);
 		sink_stats(l->sink, &s);
 		for (size_t i = 0; i < SINK_DROP_MAX; i++)
@@ -191,8 +257,13 @@ static int loader_finish(struct loader *l)
 		log_error("--record: %s", err.text);
 		status = EXIT_FAILED;
 	}
-	log_info("%" PRIu64 " messages written, %" PRIu64 " dropped, %" PRIu64 " filtered",
-		s.delivered, dropped + l->unwritable, l->filtered);
+	if (l->spec->callback[0])
+		log_info("%" PRIu64 " messages delivered, %" PRIu64 " dropped, %" PRIu64
+			 " in the spool, %" PRIu64 " filtered",
+			s.delivered, dropped + l->unwritable, s.spooled, l->filtered);
+	else
+		log_info("%" PRIu64 " messages written, %" PRIu64 " dropped, %" PRIu64 " filtered",
+			s.delivered, dropped + l->unwritable, l->filtered);
 	return status;
 }
 
@@ -207,21 +278,27 @@ int loader_replay(const struct spec *spec)
 	int64_t offset;
 	struct loader l;
 	struct err err = {0};
+	uint64_t records = 0;
+	bool quit = false;
 	int r = loader_init(&l, spec, &err), status;
 
 	if (!r)
 		r = capture_reader_open(spec->replay, &reader, &err);
-	while (!r && (r = capture_reader_next(reader, &record, &data, &offset, &err)) > 0) {
+	while (!r && !quit &&
+		(r = capture_reader_next(reader, &record, &data, &offset, &err)) > 0) {
 		l.wall_offset_ns = offset;
 		on_record(&l, record, data);
 		flow_tick(l.flow, record->time_ns);
+		if (l.loop && ++records % KICK_EVERY == 0)
+			quit = loop_turn(l.loop, 0) != 0;
 		r = 0;
 	}
 	if (r < 0)
 		log_error("%s", err.text);
 	if (l.flow && l.sink) {
 		flow_finish(l.flow);
-		wait_for_reader(&l, 0);
+		if (!quit)
+			sink_wait(l.sink, 0);
 	}
 	status = l.flow && l.sink ? loader_finish(&l) : EXIT_FAILED;
 	loader_done(&l);
@@ -234,6 +311,9 @@ static void drain(struct loader *l)
 {
 	int n;
 
+	/* the loop goes on for a callback to be flushed; nothing new comes then */
+	if (l->finishing)
+		return;
 	l->wall_offset_ns = clock_offset_ns();
 	n = probe_drain(l->probe, DRAIN_MAX, on_record, l);
 	if (l->sink && n > 0)
@@ -256,9 +336,10 @@ static void on_drain_timer(void *ctx)
 static void on_tick(void *ctx)
 {
 	struct loader *l = ctx;
-
 	struct err err = {0};
 
+	if (l->finishing)
+		return;
 	flow_tick(l->flow, clock_mono_ns());
 	if (l->sink)
 		sink_kick(l->sink);
@@ -276,14 +357,6 @@ static void on_interfaces(void *ctx)
 	for (uint32_t i = 0; i < l->options.n_interfaces; i++)
 		if (before & ~l->unknown_interfaces & 1U << i)
 			log_info("interface '%s' is there now", l->options.interfaces[i]);
-}
-
-static void on_signal(void *ctx, int signo)
-{
-	struct loader *l = ctx;
-
-	log_info("%s: finishing", signo == SIGINT ? "interrupted" : "terminated");
-	loop_quit(l->loop, 0);
 }
 
 static int options_of(const struct spec *spec, struct probe_options *o, struct err *err)
@@ -365,17 +438,9 @@ static int attach(struct loader *l, struct err *err)
 
 static int wire(struct loader *l, struct err *err)
 {
-	int r = loop_new(&l->loop, err);
+	int r = loop_add_timer(l->loop, l->spec->poll_interval_ms, l->spec->poll_interval_ms,
+		on_drain_timer, l, &l->drain_timer);
 
-	if (r)
-		return r;
-	/* signals first: threads inherit what is blocked */
-	r = loop_add_signal(l->loop, SIGTERM, on_signal, l);
-	if (!r)
-		r = loop_add_signal(l->loop, SIGINT, on_signal, l);
-	if (!r)
-		r = loop_add_timer(l->loop, l->spec->poll_interval_ms, l->spec->poll_interval_ms,
-			on_drain_timer, l, &l->drain_timer);
 	if (!r)
 		r = loop_add_timer(
 			l->loop, TICK_MS, TICK_MS, on_tick, l, &(struct loop_source *){0});

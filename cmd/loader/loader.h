@@ -5,7 +5,7 @@
  *   probe ─records─▶ flow ─messages─▶ filter ─▶ dump ─▶ sink
  *
  * loader_run() captures until a signal ends it, loader_replay() takes the records from a file. Both
- * write to standard output and end with the exit status of the process.
+ * write to standard output, or to a callback, and end with the exit status of the process.
  */
 #ifndef EBPFDUMP_LOADER_H
 #define EBPFDUMP_LOADER_H
@@ -42,8 +42,9 @@ struct loader {
 	struct own own;
 	bool record_failed; /* --record: the file lacks something */
 	int output_error;   /* errno of standard output, as last reported */
+	bool finishing;	    /* nothing new is taken */
+	struct loop *loop;  /* when capturing, or with a callback */
 	/* only when capturing */
-	struct loop *loop;
 	struct loop_source *drain_timer;
 	struct telemetry *telemetry;
 	struct probe_options options;
@@ -66,6 +67,8 @@ int loader_replay(const struct spec *spec);
 int own_init(struct loader *l, struct err *err);
 int own_wire(struct loader *l);
 void own_done(struct loader *l);
+/* The marker of a request that goes out on this socket: for sink_callback. */
+size_t own_line(void *loader, int fd, char *line, size_t size);
 
 /* What telemetry asks for: ledger.c. */
 void ledger_metrics(void *loader, struct metrics *m);

@@ -126,3 +126,19 @@ void own_done(struct loader *l)
 {
 	marker_free(l->own.marker);
 }
+
+size_t own_line(void *ctx, int fd, char *line, size_t size)
+{
+	struct loader *l = ctx;
+	char text[MARKER_LINE_MAX];
+	struct marker_place place;
+	size_t len;
+
+	if (marker_place_of(fd, &place) < 0)
+		return 0;
+	len = marker_line(l->own.marker, &place, clock_wall_ns() / 1000000000, text);
+	if (len + 1 > size)
+		return 0;
+	memcpy(line, text, len + 1);
+	return len;
+}

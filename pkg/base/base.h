@@ -194,6 +194,9 @@ int loop_add_signal(struct loop *loop, int signo, loop_signal_fn fn, void *ctx) 
 void loop_remove(struct loop_source *source);
 /* Runs until loop_quit(). Returns the code given to it, or a negative errno. */
 int loop_run(struct loop *loop);
+/* One turn, waiting for it for so long at most; not from inside a callback. 1: loop_quit() was
+ * called (and is forgotten), 0, or a negative errno. */
+int loop_turn(struct loop *loop, uint64_t timeout_ms);
 void loop_quit(struct loop *loop, int code);
 /* How often the loop turned: for /healthz and tests. */
 uint64_t loop_turns(const struct loop *loop);

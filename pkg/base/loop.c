@@ -253,29 +253,48 @@ static void call(struct loop_source *source, uint32_t events)
 	}
 }
 
-int loop_run(struct loop *loop)
+static int turn(struct loop *loop, int timeout_ms)
 {
 	struct epoll_event events[BATCH];
-	int n;
+	int n = epoll_wait(loop->epoll_fd, events, BATCH, timeout_ms);
+
+	if (n < 0 && errno != EINTR)
+		return -errno;
+	loop->turns++;
+	loop->dispatching = true;
+	/* What is left after a quit is reported again by the next run: level-triggered. */
+	for (int i = 0; i < n && !loop->quit; i++) {
+		struct loop_source *source = events[i].data.ptr;
+
+		if (!source->removed)
+			call(source, events[i].events);
+	}
+	loop->dispatching = false;
+	free_dead(loop);
+	return 0;
+}
+
+int loop_run(struct loop *loop)
+{
+	int r;
 
 	while (!loop->quit) {
-		n = epoll_wait(loop->epoll_fd, events, BATCH, -1);
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		loop->turns++;
-		loop->dispatching = true;
-		/* What is left after a quit is reported again by the next run: level-triggered. */
-		for (int i = 0; i < n && !loop->quit; i++) {
-			struct loop_source *source = events[i].data.ptr;
-
-			if (!source->removed)
-				call(source, events[i].events);
-		}
-		loop->dispatching = false;
-		free_dead(loop);
+		r = turn(loop, -1);
+		if (r < 0)
+			return r;
 	}
 	loop->quit = false;
 	return loop->code;
+}
+
+int loop_turn(struct loop *loop, uint64_t timeout_ms)
+{
+	int r = loop->quit ? 0 : turn(loop, (int)MIN(timeout_ms, (uint64_t)INT32_MAX));
+
+	if (r < 0 || !loop->quit)
+		return r;
+	loop->quit = false;
+	return 1;
 }
 
 void loop_quit(struct loop *loop, int code)

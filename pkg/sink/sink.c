@@ -1,406 +1,50 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * A ring of bytes between two threads. Positions only grow; at = position modulo capacity.
- *
- *	tail  <=  published  <=  head
- *
- * The caller copies lines to head without telling anybody; sink_kick() publishes them. The writer
- * moves tail, and counts a line when its newline has been taken. Nobody locks per message: the lock
- * is for the writer's accounting after each write(2), and for sink_flush(), which must be able to
- * call off the writer at a moment when it is known what has been written.
- */
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdalign.h>
-#include <stdatomic.h>
-#include <stdlib.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
-
-#include "pkg/sink/sink.h"
-
-#define BUFFER_MIN   ((size_t)64 << 10)
-#define PIECE_MAX    ((size_t)256 << 10) /* of one write(2) */
-#define DISK_WAIT_MS 500		 /* until a full disk is tried again */
-#define EXIT_WAIT_MS 500		 /* that sink_free() gives the writer to come back */
-#define CACHE_LINE   64
-
-struct sink {
-	char *ring;
-	size_t cap;
-	size_t batch;	/* unpublished bytes beyond which sink_write() publishes by itself */
-	int fd;		/* what is written to: the caller's, or own_fd */
-	int own_fd;	/* -1, or the same pipe opened once more, not blocking */
-	int wake_fd;	/* eventfd: wakes the writer */
-	bool is_socket; /* written by send(MSG_DONTWAIT) */
-	bool may_block; /* write(2) can hang for as long as the reader likes */
-	pthread_t thread;
-
-	/* the caller's */
-	alignas(CACHE_LINE) _Atomic uint64_t head;
-	_Atomic uint64_t emitted;
-	_Atomic uint64_t dropped[SINK_DROP_MAX]; /* CLOSED: the writer's as well */
-	size_t head_at;
-	uint64_t tail_seen; /* tail is at least this */
-
-	/* from the caller to the writer */
-	alignas(CACHE_LINE) _Atomic uint64_t published;
-	atomic_bool sleeping;
-	atomic_bool stop;
-
-	/* the writer's */
-	alignas(CACHE_LINE) _Atomic uint64_t tail;
-	_Atomic uint64_t delivered;
-	_Atomic uint64_t delivered_bytes;
-	atomic_int error;
-	atomic_bool closed;
-	size_t tail_at;
-
-	pthread_mutex_t lock;
-	pthread_cond_t changed; /* the ring ran empty, or the writer exited */
-	bool exited;		/* under lock */
-	bool orphaned;		/* under lock: the writer frees it all */
-};
+#include "pkg/sink/internal.h"
 
 const char *sink_drop_name(enum sink_drop reason)
 {
-	static const char *const names[SINK_DROP_MAX] = {"full", "closed", "shutdown"};
+	static const char *const names[SINK_DROP_MAX] = {
+		"full", "closed", "shutdown", "refused", "damaged"};
 
 	return (unsigned int)reason < SINK_DROP_MAX ? names[reason] : "unknown";
 }
 
-static void destroy(struct sink *s)
+int sink_write_message(struct sink *sink, const struct sink_message *message)
 {
-	closep(&s->own_fd);
-	closep(&s->wake_fd);
-	free(s->ring);
-	free(s);
+	return sink->ops->write(sink, message);
 }
 
-static void destroy_started(struct sink *s)
+int sink_write(struct sink *sink, const char *line, size_t len)
 {
-	pthread_cond_destroy(&s->changed);
-	pthread_mutex_destroy(&s->lock);
-	destroy(s);
+	struct sink_message message = {.line = span_of(line, len)};
+
+	return sink->ops->write(sink, &message);
 }
 
-/* ---- the writer ---- */
-
-static uint64_t count_lines(const char *p, size_t len)
+bool sink_wants_bodies(const struct sink *sink)
 {
-	const char *end = p + len;
-	uint64_t lines = 0;
-
-	while (p < end) {
-		p = memchr(p, '\n', (size_t)(end - p));
-		if (!p)
-			break;
-		lines++;
-		p++;
-	}
-	return lines;
+	return !sink->ops->wants_bodies || sink->ops->wants_bodies(sink);
 }
 
-static void wake_clear(struct sink *s)
+void sink_kick(struct sink *sink)
 {
-	uint64_t n;
-
-	/* EAGAIN: somebody was faster than poll(); nothing is lost */
-	(void)!read(s->wake_fd, &n, sizeof(n));
+	sink->ops->kick(sink);
 }
 
-static void wake(struct sink *s)
+void sink_wait(struct sink *sink, uint64_t most_bytes)
 {
-	uint64_t one = 1;
-
-	/* EAGAIN: the counter is full, so that it is awake */
-	(void)!write(s->wake_fd, &one, sizeof(one));
+	sink->ops->wait(sink, most_bytes);
 }
 
-/* Until there is more to write, or to stop. */
-static void sleep_until_kicked(struct sink *s, uint64_t tail)
+uint64_t sink_flush(struct sink *sink, uint64_t timeout_ms)
 {
-	struct pollfd pfd = {.fd = s->wake_fd, .events = POLLIN};
-
-	pthread_mutex_lock(&s->lock);
-	pthread_cond_broadcast(&s->changed);
-	pthread_mutex_unlock(&s->lock);
-	/*
-	 * Both sides exchange this flag: either sink_kick() sees that we sleep, or our exchange
-	 * comes after its one, and then we see what it published.
-	 */
-	atomic_exchange(&s->sleeping, true);
-	if (atomic_load(&s->published) == tail && !atomic_load(&s->stop)) {
-		poll(&pfd, 1, -1);
-		wake_clear(s);
-	}
-	atomic_exchange(&s->sleeping, false);
+	return sink->ops->flush(sink, timeout_ms);
 }
 
-/* Until fd may take more (fd -1: for timeout_ms), or to stop. */
-static void wait_writable(struct sink *s, int fd, int timeout_ms)
+void sink_free(struct sink *sink)
 {
-	struct pollfd pfds[] = {
-		{.fd = s->wake_fd, .events = POLLIN},
-		{.fd = fd, .events = POLLOUT},
-	};
-
-	poll(pfds, 2, timeout_ms);
-	if (pfds[0].revents)
-		wake_clear(s);
-}
-
-static ssize_t write_piece(struct sink *s, const char *p, size_t len)
-{
-	ssize_t n;
-
-	n = s->is_socket ? send(s->fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL) : write(s->fd, p, len);
-	return n < 0 ? -errno : n;
-}
-
-/* len bytes behind tail left the ring; lines of them ended. Under lock. */
-static void advance(struct sink *s, size_t len)
-{
-	s->tail_at += len;
-	if (s->tail_at >= s->cap)
-		s->tail_at -= s->cap;
-	atomic_store_explicit(&s->tail, atomic_load(&s->tail) + len, memory_order_release);
-}
-
-/* The next piece, whatever becomes of it. Returns 0, or why it has to wait. Under lock. */
-static int account(struct sink *s, const char *p, size_t len, ssize_t n)
-{
-	if (n > 0) {
-		atomic_store(&s->delivered, atomic_load(&s->delivered) + count_lines(p, (size_t)n));
-		atomic_store(&s->delivered_bytes, atomic_load(&s->delivered_bytes) + (uint64_t)n);
-		atomic_store(&s->error, 0);
-		advance(s, (size_t)n);
-		return 0;
-	}
-	switch (n) {
-	case 0:
-	case -ENOSPC:
-	case -EDQUOT:
-	case -ENOMEM:
-	case -ENOBUFS:
-		atomic_store(&s->error, n == 0 ? EIO : (int)-n);
-		return -ENOSPC;
-	case -EAGAIN:
-		return -EAGAIN;
-	case -EINTR:
-		return 0;
-	default:
-		atomic_store(&s->error, (int)-n);
-		atomic_store(&s->closed, true);
-		return 0;
-	}
-}
-
-static void discard(struct sink *s, const char *p, size_t len)
-{
-	atomic_fetch_add(&s->dropped[SINK_DROP_CLOSED], count_lines(p, len));
-	advance(s, len);
-}
-
-static void *writer(void *ctx)
-{
-	struct sink *s = ctx;
-	bool orphaned;
-
-	pthread_mutex_lock(&s->lock);
-	/* stop is set under lock: after it nothing is written or counted here any more */
-	while (!atomic_load(&s->stop)) {
-		uint64_t tail = atomic_load_explicit(&s->tail, memory_order_relaxed);
-		uint64_t ready = atomic_load(&s->published) - tail;
-		const char *p = s->ring + s->tail_at;
-		size_t len = MIN(MIN(ready, s->cap - s->tail_at), PIECE_MAX);
-		ssize_t n;
-		int r;
-
-		if (len == 0) {
-			pthread_mutex_unlock(&s->lock);
-			sleep_until_kicked(s, tail);
-			pthread_mutex_lock(&s->lock);
-			continue;
-		}
-		if (atomic_load(&s->closed)) {
-			discard(s, p, len);
-			continue;
-		}
-		if (s->may_block)
-			pthread_mutex_unlock(&s->lock);
-		n = write_piece(s, p, len);
-		if (s->may_block)
-			pthread_mutex_lock(&s->lock);
-		if (atomic_load(&s->stop))
-			break;
-		r = account(s, p, len, n);
-		if (r < 0) {
-			pthread_mutex_unlock(&s->lock);
-			if (r == -EAGAIN)
-				wait_writable(s, s->fd, -1);
-			else
-				wait_writable(s, -1, DISK_WAIT_MS);
-			pthread_mutex_lock(&s->lock);
-		}
-	}
-	s->exited = true;
-	orphaned = s->orphaned;
-	pthread_cond_broadcast(&s->changed);
-	pthread_mutex_unlock(&s->lock);
-	if (orphaned)
-		destroy_started(s);
-	return NULL;
-}
-
-/* ---- making one ---- */
-
-/*
- * O_NONBLOCK belongs to the open file, which others share (a shell's terminal, a pipe inherited by
- * children). A pipe can be opened once more, with a flag of its own; a socket has MSG_DONTWAIT.
- * Where neither goes, write(2) may hang, and the writer with it.
- */
-static int choose_how(struct sink *s, int fd, struct err *err)
-{
-	int flags = fcntl(fd, F_GETFL);
-	char path[32];
-	struct stat st;
-	int code;
-
-	if (flags < 0 || fstat(fd, &st) < 0) {
-		code = errno;
-		return err_set(err, code, "output: %s", strerror(code));
-	}
-	if ((flags & O_ACCMODE) == O_RDONLY)
-		return err_set(err, EBADF, "output: not open for writing");
-	s->fd = fd;
-	s->is_socket = S_ISSOCK(st.st_mode);
-	s->may_block = !s->is_socket && !(flags & O_NONBLOCK);
-	if (S_ISFIFO(st.st_mode) && s->may_block) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		s->own_fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-		if (s->own_fd >= 0) {
-			s->fd = s->own_fd;
-			s->may_block = false;
-		}
-	}
-	return 0;
-}
-
-static int init_lock(struct sink *s)
-{
-	pthread_condattr_t attr;
-	int r;
-
-	r = pthread_mutex_init(&s->lock, NULL);
-	if (r != 0)
-		return -r;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	r = pthread_cond_init(&s->changed, &attr);
-	pthread_condattr_destroy(&attr);
-	if (r != 0)
-		pthread_mutex_destroy(&s->lock);
-	return -r;
-}
-
-static int start_writer(struct sink *s, struct err *err)
-{
-	sigset_t all, before;
-	int r;
-
-	r = init_lock(s);
-	if (r < 0)
-		return err_set(err, -r, "output: %s", strerror(-r));
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&s->thread, NULL, writer, s);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (r != 0) {
-		pthread_cond_destroy(&s->changed);
-		pthread_mutex_destroy(&s->lock);
-		return err_set(err, r, "output: starting the writer: %s", strerror(r));
-	}
-	pthread_setname_np(s->thread, "sink");
-	return 0;
-}
-
-int sink_new(int fd, size_t max_bytes, struct sink **ret_sink, struct err *err)
-{
-	struct sink *s;
-	int r;
-
-	if (max_bytes < BUFFER_MIN)
-		return err_set(err, EINVAL,
-			"output: a buffer of %zu bytes is too small: %zu at least", max_bytes,
-			BUFFER_MIN);
-	s = aligned_alloc(CACHE_LINE, sizeof(*s));
-	if (!s)
-		return err_set(err, ENOMEM, "output: out of memory");
-	memset(s, 0, sizeof(*s));
-	s->cap = max_bytes;
-	s->batch = MIN(PIECE_MAX, max_bytes / 4);
-	s->own_fd = -1;
-	s->wake_fd = -1;
-	r = choose_how(s, fd, err);
-	if (r == 0) {
-		s->ring = malloc(max_bytes);
-		s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (!s->ring)
-			r = err_set(err, ENOMEM, "output: no memory for a buffer of %zu bytes",
-				max_bytes);
-		else if (s->wake_fd < 0)
-			r = err_set(err, errno, "output: eventfd: %s", strerror(errno));
-	}
-	if (r == 0)
-		r = start_writer(s, err);
-	if (r < 0) {
-		destroy(s);
-		return r;
-	}
-	*ret_sink = s;
-	return 0;
-}
-
-static struct timespec deadline(uint64_t ms)
-{
-	uint64_t ns = clock_mono_ns() + MIN(ms, UINT64_C(1) << 32) * 1000000;
-
-	return (struct timespec){
-		.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
-}
-
-void sink_free(struct sink *s)
-{
-	struct timespec until;
-	pthread_t thread;
-	bool exited;
-
-	if (!s)
-		return;
-	until = deadline(EXIT_WAIT_MS);
-	pthread_mutex_lock(&s->lock);
-	atomic_store(&s->stop, true);
-	wake(s);
-	while (!s->exited && pthread_cond_timedwait(&s->changed, &s->lock, &until) == 0)
-		;
-	exited = s->exited;
-	thread = s->thread;
-	/* If it hangs in write(2), with our memory, that is left to it. */
-	s->orphaned = !exited;
-	pthread_mutex_unlock(&s->lock);
-	if (!exited) {
-		pthread_detach(thread);
-		return;
-	}
-	pthread_join(thread, NULL);
-	destroy_started(s);
+	if (sink)
+		sink->ops->free(sink);
 }
 
 void sink_freep(struct sink **sink)
@@ -409,111 +53,17 @@ void sink_freep(struct sink **sink)
 	*sink = NULL;
 }
 
-/* ---- the caller ---- */
-
-static int drop(struct sink *s, enum sink_drop reason)
+void sink_stats(struct sink *sink, struct sink_stats *ret_stats)
 {
-	atomic_fetch_add(&s->dropped[reason], 1);
-	return reason == SINK_DROP_FULL ? -ENOBUFS : -EPIPE;
+	sink->ops->stats(sink, ret_stats);
 }
 
-static bool has_room(struct sink *s, uint64_t head, size_t len)
+int sink_describe(struct sink *sink, struct buf *out)
 {
-	if (len <= s->cap - (head - s->tail_seen))
-		return true;
-	/* the writer's cache line: looked at only when what is known of it does not do */
-	s->tail_seen = atomic_load_explicit(&s->tail, memory_order_acquire);
-	return len <= s->cap - (head - s->tail_seen);
+	return sink->ops->describe ? sink->ops->describe(sink, out) : 0;
 }
 
-static void copy_in(struct sink *s, const char *line, size_t len)
+const struct sink_callback_stats *sink_callback_stats(struct sink *sink)
 {
-	size_t first = MIN(len, s->cap - s->head_at);
-
-	memcpy(s->ring + s->head_at, line, first);
-	if (first < len)
-		memcpy(s->ring, line + first, len - first);
-	s->head_at += len;
-	if (s->head_at >= s->cap)
-		s->head_at -= s->cap;
-}
-
-int sink_write(struct sink *s, const char *line, size_t len)
-{
-	uint64_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
-	uint64_t emitted = atomic_load_explicit(&s->emitted, memory_order_relaxed);
-
-	if (len == 0 || line[len - 1] != '\n')
-		return -EINVAL;
-	/* Before the line itself, or its drop: nobody ever sees more of these than emitted. */
-	atomic_store_explicit(&s->emitted, emitted + 1, memory_order_relaxed);
-	if (unlikely(atomic_load_explicit(&s->closed, memory_order_relaxed)))
-		return drop(s, SINK_DROP_CLOSED);
-	if (unlikely(atomic_load_explicit(&s->stop, memory_order_relaxed)))
-		return drop(s, SINK_DROP_SHUTDOWN);
-	if (unlikely(!has_room(s, head, len))) {
-		sink_kick(s);
-		return drop(s, SINK_DROP_FULL);
-	}
-	copy_in(s, line, len);
-	head += len;
-	atomic_store_explicit(&s->head, head, memory_order_relaxed);
-	if (head - atomic_load_explicit(&s->published, memory_order_relaxed) >= s->batch)
-		sink_kick(s);
-	return 0;
-}
-
-void sink_kick(struct sink *s)
-{
-	uint64_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
-
-	if (head == atomic_load_explicit(&s->published, memory_order_relaxed))
-		return;
-	atomic_store_explicit(&s->published, head, memory_order_release);
-	if (atomic_exchange(&s->sleeping, false))
-		wake(s);
-}
-
-uint64_t sink_flush(struct sink *s, uint64_t timeout_ms)
-{
-	struct timespec until = deadline(timeout_ms);
-	struct sink_stats stats;
-	uint64_t left = 0;
-
-	sink_kick(s);
-	pthread_mutex_lock(&s->lock);
-	while (!atomic_load(&s->stop) && atomic_load(&s->tail) != atomic_load(&s->head) &&
-		pthread_cond_timedwait(&s->changed, &s->lock, &until) == 0)
-		;
-	if (!atomic_load(&s->stop) && atomic_load(&s->tail) != atomic_load(&s->head)) {
-		sink_stats(s, &stats);
-		left = stats.queued;
-		atomic_store(&s->stop, true);
-		atomic_fetch_add(&s->dropped[SINK_DROP_SHUTDOWN], left);
-		wake(s);
-	}
-	pthread_mutex_unlock(&s->lock);
-	return left;
-}
-
-void sink_stats(struct sink *s, struct sink_stats *ret_stats)
-{
-	struct sink_stats stats = {0};
-	uint64_t done, tail;
-
-	/*
-	 * What became of messages is read before how many there were: nothing counts there that
-	 * was not emitted before.
-	 */
-	stats.delivered_bytes = atomic_load(&s->delivered_bytes);
-	done = stats.delivered = atomic_load(&s->delivered);
-	for (int i = 0; i < SINK_DROP_MAX; i++)
-		done += stats.dropped[i] = atomic_load(&s->dropped[i]);
-	stats.error = atomic_load(&s->error);
-	stats.emitted = atomic_load(&s->emitted);
-	stats.queued = stats.emitted - done;
-	tail = atomic_load(&s->tail);
-	if (!atomic_load(&s->stop))
-		stats.queued_bytes = atomic_load(&s->head) - tail;
-	*ret_stats = stats;
+	return sink->ops->callback_stats ? sink->ops->callback_stats(sink) : NULL;
 }

@@ -13,19 +13,21 @@
 /* DUMP_LINE_MIN of pkg/dump, which this room does not see; test/unit/spec_test.c compares them. */
 #define LINE_BYTES_MIN 2048
 
-#define GROUP_CAPTURE "What is captured"
-#define GROUP_OUTPUT  "Output"
-#define GROUP_OWN     "Its own traffic"
-#define GROUP_KERNEL  "Kernel side"
-#define GROUP_LIMITS  "Limits"
-#define GROUP_FILES   "Files"
-#define GROUP_INSTEAD "Instead of running"
+#define GROUP_CAPTURE  "What is captured"
+#define GROUP_OUTPUT   "Output"
+#define GROUP_OWN      "Its own traffic"
+#define GROUP_CALLBACK "Callback"
+#define GROUP_KERNEL   "Kernel side"
+#define GROUP_LIMITS   "Limits"
+#define GROUP_FILES    "Files"
+#define GROUP_INSTEAD  "Instead of running"
 
 /* Each list is in the order of its enum. */
 static const char *const directions[] = {"egress", "ingress", NULL};
 static const char *const messages[] = {"request", "response", NULL};
 static const char *const outputs[] = {"auto", "json", "text", NULL};
 static const char *const log_levels[] = {"error", "warn", "info", "debug", NULL};
+static const char *const when_full[] = {"drop-oldest", "drop-newest", "drop-bodies", NULL};
 static const char *const hooks[] = {"auto", "fentry", "kprobe", "tracepoint", NULL};
 
 /* What proves who somebody is. */
@@ -191,6 +193,193 @@ static const struct spec_option loader_options[] = {
 			"counted: an HTTP proxy between loaders and receiver hands on every POST, "
 			"and each one captured would make the next.",
 		FIELD(relayed_rate),
+	},
+	{
+		.flag = "callback",
+		.path = "spec.callback",
+		.type = SPEC_STRING,
+		.value = "URL",
+		.fallback = "",
+		.max = 2048,
+		.group = GROUP_CALLBACK,
+		.help = "Messages are POSTed to this URL, as JSON, instead of being written to standard output. Empty: they are not. http or https, no user or password in it: these go into --callback-header-file. docs/CALLBACK.md says what a receiver can rely on.",
+		FIELD(callback),
+	},
+	{
+		.flag = "callback-concurrency",
+		.path = "spec.delivery.concurrency",
+		.type = SPEC_UINT,
+		.value = "COUNT",
+		.fallback = "4",
+		.min = 1,
+		.max = 32,
+		.group = GROUP_CALLBACK,
+		.help = "Requests on their way at a time. Messages of one connection are never in two of them.",
+		FIELD(callback_concurrency),
+	},
+	{
+		.flag = "callback-batch-messages",
+		.path = "spec.delivery.batch.messages",
+		.type = SPEC_UINT,
+		.value = "COUNT",
+		.fallback = "1",
+		.min = 1,
+		.max = 100000,
+		.group = GROUP_CALLBACK,
+		.help = "Messages in one request, one a line (application/x-ndjson). 1: each has its own request (application/json).",
+		FIELD(callback_batch_messages),
+	},
+	{
+		.flag = "callback-batch-bytes",
+		.path = "spec.delivery.batch.bytes",
+		.type = SPEC_SIZE,
+		.value = "SIZE",
+		.fallback = "512K",
+		.min = KIB,
+		.max = 64 * MIB,
+		.group = GROUP_CALLBACK,
+		.help = "A batch of so many bytes is not made larger.",
+		FIELD(callback_batch_bytes),
+	},
+	{
+		.flag = "callback-batch-wait",
+		.path = "spec.delivery.batch.wait",
+		.type = SPEC_DURATION,
+		.value = "TIME",
+		.fallback = "1s",
+		.min = 0,
+		.max = 60 * SECONDS,
+		.group = GROUP_CALLBACK,
+		.help = "A batch that is not full is sent when its oldest message has waited for so long.",
+		FIELD(callback_batch_wait_ms),
+	},
+	{
+		.flag = "callback-gzip",
+		.path = "spec.delivery.gzip",
+		.type = SPEC_FLAG,
+		.group = GROUP_CALLBACK,
+		.help = "Request bodies are packed (Content-Encoding: gzip).",
+		FIELD(callback_gzip),
+	},
+	{
+		.flag = "callback-timeout",
+		.path = "spec.delivery.timeout",
+		.type = SPEC_DURATION,
+		.value = "TIME",
+		.fallback = "10s",
+		.min = 100,
+		.max = 600 * SECONDS,
+		.group = GROUP_CALLBACK,
+		.help = "A request that is not answered for so long has failed, and is tried again.",
+		FIELD(callback_timeout_ms),
+	},
+	{
+		.flag = "callback-ca",
+		.type = SPEC_STRING,
+		.value = "FILE",
+		.min = 1,
+		.max = 4095,
+		.group = GROUP_CALLBACK,
+		.help = "Certificates in PEM that the receiver's certificate is checked against, instead of the system's.",
+		FIELD(callback_ca),
+	},
+	{
+		.flag = "callback-cert",
+		.type = SPEC_STRING,
+		.value = "FILE",
+		.min = 1,
+		.max = 4095,
+		.group = GROUP_CALLBACK,
+		.help = "Client certificate in PEM. Read again for each connection.",
+		FIELD(callback_cert),
+	},
+	{
+		.flag = "callback-key",
+		.type = SPEC_STRING,
+		.value = "FILE",
+		.min = 1,
+		.max = 4095,
+		.group = GROUP_CALLBACK,
+		.help = "Its private key in PEM.",
+		FIELD(callback_key),
+	},
+	{
+		.flag = "callback-header-file",
+		.type = SPEC_STRING,
+		.value = "FILE",
+		.min = 1,
+		.max = 4095,
+		.group = GROUP_CALLBACK,
+		.help = "Lines of the form Name: value, which each request carries; for Authorization, say. Read again when it changes.",
+		FIELD(callback_header_file),
+	},
+	{
+		.flag = "callback-hmac-file",
+		.type = SPEC_STRING,
+		.value = "FILE",
+		.min = 1,
+		.max = 4095,
+		.group = GROUP_CALLBACK,
+		.help = "Key with which each body is signed, 16 bytes to 4K (X-Ebpfdump-Signature: sha256=...). Read again when it changes.",
+		FIELD(callback_hmac_file),
+	},
+	{
+		.flag = "queue-bytes",
+		.path = "spec.delivery.queueBytes",
+		.type = SPEC_SIZE,
+		.value = "SIZE",
+		.fallback = "32M",
+		.min = MIB,
+		.max = 16 * GIB,
+		.group = GROUP_CALLBACK,
+		.help = "Memory for messages that the receiver does not have yet.",
+		FIELD(queue_bytes),
+	},
+	{
+		.flag = "when-full",
+		.path = "spec.delivery.whenFull",
+		.type = SPEC_CHOICE,
+		.value = "WHAT",
+		.fallback = "drop-oldest",
+		.choices = when_full,
+		.group = GROUP_CALLBACK,
+		.help = "What gives way when neither memory nor spool has room: the oldest messages, the new one, or the bodies of new ones once half is full, and then the oldest.",
+		FIELD(when_full),
+	},
+	{
+		.flag = "spool-dir",
+		.type = SPEC_STRING,
+		.value = "DIR",
+		.min = 1,
+		.max = 4000,
+		.group = GROUP_CALLBACK,
+		.help = "A folder for what memory has no room for, if --spool-bytes is given. It outlives the loader.",
+		FIELD(spool_dir),
+	},
+	{
+		.flag = "spool-bytes",
+		.path = "spec.delivery.spool.bytes",
+		.type = SPEC_SIZE,
+		.value = "SIZE",
+		.fallback = "0",
+		.min = MIB,
+		.max = 1024 * GIB,
+		.or_zero = true,
+		.group = GROUP_CALLBACK,
+		.help = "How much --spool-dir may hold. 0: nothing is spooled.",
+		FIELD(spool_bytes),
+	},
+	{
+		.flag = "flush-timeout",
+		.path = "spec.delivery.flushTimeout",
+		.type = SPEC_DURATION,
+		.value = "TIME",
+		.fallback = "10s",
+		.min = 0,
+		.max = 600 * SECONDS,
+		.group = GROUP_CALLBACK,
+		.help = "How long what waits may take at the end, whether for a callback or a slow reader; then it is spooled, or dropped and counted.",
+		FIELD(flush_timeout_ms),
 	},
 	{
 		.flag = "hook",
@@ -816,6 +1005,65 @@ bool spec_valid_listen(const char *listen)
 	return strcspn(listen, ":[]/ ") == (size_t)(host_end - listen);
 }
 
+const char *spec_url_fault(const char *url)
+{
+	size_t scheme = strncasecmp(url, "http://", 7) == 0    ? 7
+			: strncasecmp(url, "https://", 8) == 0 ? 8
+							       : 0;
+	const char *host = url + scheme, *colon;
+	struct span authority;
+	uint64_t port;
+
+	for (const char *p = url; *p; p++)
+		if ((unsigned char)*p <= 0x20 || *p == 0x7f || *p == '\\' || *p == '#')
+			return "a blank, control character, '\\' or '#' in it";
+	if (scheme == 0)
+		return "it must begin with http:// or https://";
+	authority = span_of(host, strcspn(host, "/?"));
+	if (memchr(authority.p, '@', authority.len))
+		return "user and password are not allowed in it (everybody sees arguments): see "
+		       "--callback-header-file";
+	colon = memrchr(authority.p, ':', authority.len);
+	if (colon && !memchr(colon, ']', authority.len - (size_t)(colon - host))) {
+		size_t rest = authority.len - (size_t)(colon + 1 - host);
+
+		if (num_parse(span_of(colon + 1, rest), 1, UINT16_MAX, &port) < 0)
+			return "its port is not a number from 1 to 65535";
+		authority.len = (size_t)(colon - host);
+	}
+	if (authority.len == 0)
+		return "it has no host";
+	if (authority.p[0] != '[' && memchr(authority.p, ':', authority.len))
+		return "an IPv6 address stands in brackets";
+	return NULL;
+}
+
+static int check_callback(const struct spec *spec, struct err *err)
+{
+	const char *fault = spec->callback[0] ? spec_url_fault(spec->callback) : NULL;
+	struct text text, line;
+
+	if (fault)
+		return err_set(err, EINVAL, "--callback: the URL is not allowed: %s", fault);
+	if (!spec->callback_cert != !spec->callback_key)
+		return err_set(err, EINVAL, "--callback-cert and --callback-key come together");
+	if (spec->spool_dir && !spec->spool_bytes)
+		return err_set(err, EINVAL, "--spool-dir: --spool-bytes is missing");
+	/* A replay waits until half of the queue is free; a line must fit into that. */
+	if (spec->queue_bytes / 2 < spec->line_bytes + 4 * KIB)
+		return err_set(err, EINVAL,
+			"--queue-bytes: '%s' is not allowed: more than twice --line-bytes, %s",
+			number_text(SPEC_SIZE, spec->queue_bytes, &text),
+			number_text(SPEC_SIZE, spec->line_bytes, &line));
+	if (spec->callback[0] && spec->output == SPEC_OUTPUT_TEXT)
+		return err_set(err, EINVAL,
+			"--output: 'text' is not allowed: what --callback gets is JSON");
+	if (spec->callback[0] && spec->record && strcmp(spec->record, "-") == 0)
+		return err_set(err, EINVAL,
+			"--record: '-' is not allowed: together with --callback it needs a file");
+	return 0;
+}
+
 static int check_loader(const void *parsed, struct err *err)
 {
 	const struct spec *spec = parsed;
@@ -839,7 +1087,7 @@ static int check_loader(const void *parsed, struct err *err)
 		return err_set(err, EINVAL,
 			"--record: '-' is not allowed: --output %s goes to standard output as well",
 			outputs[spec->output]);
-	return 0;
+	return check_callback(spec, err);
 }
 
 int spec_parse(

@@ -61,6 +61,21 @@ struct spec {
 	/* its own traffic */
 	const char *marker_key_file; /* "": none */
 	uint64_t relayed_rate;
+	/* callback */
+	const char *callback; /* URL; "": standard output */
+	uint64_t callback_concurrency;
+	uint64_t callback_batch_messages;
+	uint64_t callback_batch_bytes;
+	uint64_t callback_batch_wait_ms;
+	bool callback_gzip;
+	uint64_t callback_timeout_ms;
+	const char *callback_ca, *callback_cert, *callback_key; /* NULL: none */
+	const char *callback_header_file, *callback_hmac_file;	/* NULL: none */
+	uint64_t queue_bytes;
+	uint32_t when_full;    /* enum sink_when_full */
+	const char *spool_dir; /* NULL: none */
+	uint64_t spool_bytes;  /* 0: none */
+	uint64_t flush_timeout_ms;
 	/* kernel side */
 	uint32_t hook; /* enum spec_hook */
 	uint64_t ring_bytes;
@@ -193,6 +208,9 @@ void spec_help(const struct spec_table *table, FILE *out);
 void spec_reference(const struct spec_table *table, FILE *out);
 /* "HOST:PORT", "[V6]:PORT", ":PORT" or nothing. */
 bool spec_valid_listen(const char *listen);
+/* NULL, or what is wrong with the URL of a callback: http or https, a host, no user or password.
+ * The URL itself may hold a secret, and is in no error. */
+const char *spec_url_fault(const char *url);
 
 /* The same with the loader's table. */
 int spec_parse_args(struct spec *spec, int argc, char *const argv[], struct err *err) MUST_CHECK;

@@ -47,7 +47,9 @@ void metrics_family(struct metrics *m, const char *name, enum metrics_type type,
 	put_escaped(m, help, false);
 	put_str(m, "\n# TYPE ");
 	put_str(m, name);
-	put_str(m, type == METRICS_COUNTER ? " counter\n" : " gauge\n");
+	put_str(m, type == METRICS_COUNTER ? " counter\n"
+		   : type == METRICS_GAUGE ? " gauge\n"
+					   : " histogram\n");
 }
 
 static void put_sample(struct metrics *m, const char *name, const char *value, va_list labels)
@@ -95,4 +97,25 @@ void metrics_f64(struct metrics *m, const char *name, double value, ...)
 	va_start(labels, value);
 	put_sample(m, name, text, labels);
 	va_end(labels);
+}
+
+void metrics_histogram(struct metrics *m, const char *name, const double *bounds,
+	const uint64_t *counts, size_t n, double sum)
+{
+	char sample[128], bound[32];
+	uint64_t total = 0;
+
+	snprintf(sample, sizeof(sample), "%s_bucket", name);
+	for (size_t i = 0; i <= n; i++) {
+		total += counts[i];
+		if (i < n)
+			snprintf(bound, sizeof(bound), "%.15g", bounds[i]);
+		else
+			snprintf(bound, sizeof(bound), "+Inf");
+		metrics_u64(m, sample, total, "le", bound, NULL);
+	}
+	snprintf(sample, sizeof(sample), "%s_sum", name);
+	metrics_f64(m, sample, sum, NULL);
+	snprintf(sample, sizeof(sample), "%s_count", name);
+	metrics_u64(m, sample, total, NULL);
 }

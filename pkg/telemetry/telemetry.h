@@ -20,7 +20,7 @@ struct metrics {
 	int error; /* first failure of an append; the page is then refused as a whole */
 };
 
-enum metrics_type { METRICS_COUNTER, METRICS_GAUGE };
+enum metrics_type { METRICS_COUNTER, METRICS_GAUGE, METRICS_HISTOGRAM };
 
 /* HELP and TYPE lines; the samples of that name follow. Names end in _total for counters (checked
  * in tests by promtool). */
@@ -32,6 +32,10 @@ void metrics_family(struct metrics *m, const char *name, enum metrics_type type,
 void metrics_u64(struct metrics *m, const char *name, uint64_t value, ...)
 	__attribute__((sentinel));
 void metrics_f64(struct metrics *m, const char *name, double value, ...) __attribute__((sentinel));
+/* All samples of a family without labels. counts: of each bound alone, not added up, and of what is
+ * beyond the last; n + 1 of them. sum: of all values. */
+void metrics_histogram(struct metrics *m, const char *name, const double *bounds,
+	const uint64_t *counts, size_t n, double sum);
 
 /* ---- server ---- */
 

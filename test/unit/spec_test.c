@@ -58,6 +58,14 @@ START_TEST(defaults)
 	ck_assert_str_eq(s.node, "");
 	ck_assert_uint_eq(s.log_level, LOG_INFO);
 	ck_assert_str_eq(s.listen, "127.0.0.1:9464");
+	ck_assert_str_eq(s.callback, "");
+	ck_assert_uint_eq(s.callback_concurrency, 4);
+	ck_assert_uint_eq(s.callback_batch_messages, 1);
+	ck_assert_uint_eq(s.queue_bytes, 32 << 20);
+	ck_assert_uint_eq(s.when_full, 0);
+	ck_assert_uint_eq(s.flush_timeout_ms, 10000);
+	ck_assert_uint_eq(s.spool_bytes, 0);
+	ck_assert_ptr_null(s.spool_dir);
 	ck_assert_uint_eq(s.hook, SPEC_HOOK_AUTO);
 	ck_assert_uint_eq(s.ring_bytes, 8 << 20);
 	ck_assert_uint_eq(s.capture_bytes, 0);
@@ -467,6 +475,51 @@ START_TEST(agreements)
 }
 END_TEST
 
+START_TEST(callback_url)
+{
+	static const char *const good[] = {"http://h", "https://h/", "HTTP://h:1/p?q=a@b:c",
+		"http://[::1]:8090/ingest", "http://[fd00::1]", "https://h?x"};
+	static const char *const bad[] = {"h", "ftp://h/", "http:/h", "http://", "http:///x",
+		"http://u@h/", "http://u:p@h/", "http://h:0/", "http://h:x",
+		"http://h:", "http://:1/", "http://h:65536/", "http://::1/", "http://h/ x",
+		"http://h/\n", "http://h#f", "http://h\\x@y"};
+	struct spec s;
+	struct err err;
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		ck_assert_msg(spec_url_fault(good[i]) == NULL, "%s", good[i]);
+		ck_assert_int_eq(PARSE(&s, &err, "--callback", good[i]), 0);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_msg(spec_url_fault(bad[i]) != NULL, "%s", bad[i]);
+	/* what may be a secret is in no error */
+	ck_assert_int_eq(PARSE(&s, &err, "--callback", "http://me:geheim@h/?t=geheim"), -EINVAL);
+	ck_assert_ptr_null(strstr(err.text, "geheim"));
+	ck_assert_ptr_nonnull(strstr(err.text, "--callback-header-file"));
+	ck_assert_int_eq(PARSE(&s, &err, "--callback", "geheim"), -EINVAL);
+	ck_assert_ptr_null(strstr(err.text, "geheim"));
+}
+END_TEST
+
+START_TEST(callback_together)
+{
+	struct spec s;
+	struct err err;
+
+	ck_assert_int_eq(PARSE(&s, &err, "--callback-cert", "c"), -EINVAL);
+	ck_assert_int_eq(PARSE(&s, &err, "--callback-cert", "c", "--callback-key", "k"), 0);
+	ck_assert_int_eq(PARSE(&s, &err, "--spool-dir", "/d"), -EINVAL);
+	ck_assert_int_eq(PARSE(&s, &err, "--spool-dir", "/d", "--spool-bytes", "1G"), 0);
+	ck_assert_int_eq(
+		PARSE(&s, &err, "--queue-bytes=1M", "--line-bytes=1M", "--output-buffer=8M"),
+		-EINVAL);
+	ck_assert_int_eq(PARSE(&s, &err, "--callback", "http://h", "--output", "text"), -EINVAL);
+	ck_assert_int_eq(PARSE(&s, &err, "--callback", "http://h", "--record", "-"), -EINVAL);
+	ck_assert_int_eq(PARSE(&s, &err, "--when-full", "drop-bodies"), 0);
+	ck_assert_uint_eq(s.when_full, 2);
+}
+END_TEST
+
 /* Each row is whole, each flag and field is there once, each group is in one piece. */
 START_TEST(table)
 {
@@ -474,7 +527,7 @@ START_TEST(table)
 	const struct spec_option *o = spec_options(&n);
 
 	for (size_t i = 0; i < n; i++) {
-		ck_assert_uint_lt(strlen(o[i].flag), 20);
+		ck_assert_uint_lt(strlen(o[i].flag), 24);
 		ck_assert_int_eq(o[i].value == NULL, o[i].type == SPEC_FLAG);
 		ck_assert_int_eq(o[i].choices != NULL,
 			o[i].type == SPEC_CHOICE || o[i].type == SPEC_CHOICES);
@@ -510,7 +563,7 @@ START_TEST(help)
 	char want[200];
 
 	for (size_t i = 0; i < n; i++) {
-		snprintf(want, sizeof(want), "\n  --%s%s%s ", o[i].flag, o[i].value ? " " : "",
+		snprintf(want, sizeof(want), "\n  --%s%s%s", o[i].flag, o[i].value ? " " : "",
 			o[i].value ? o[i].value : "");
 		ck_assert_msg(strstr(text, want) != NULL, "%s", want);
 		snprintf(want, sizeof(want), "\n\n%s:\n", o[i].group);
@@ -575,6 +628,8 @@ int main(void)
 	tcase_add_test(t, bounds);
 	tcase_add_test(t, agreements);
 	tcase_add_test(t, table);
+	tcase_add_test(t, callback_url);
+	tcase_add_test(t, callback_together);
 	tcase_add_test(t, help);
 	tcase_add_test(t, reference);
 	suite_add_tcase(s, t);
