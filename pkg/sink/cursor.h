@@ -28,6 +28,7 @@ struct cursor {
 	uint64_t generation;
 	uint64_t segment; /* the first message that was never handed out is in this, */
 	uint64_t at;	  /* here */
+	uint64_t suspect; /* messages in segments up to this one may have been, all the same */
 	uint32_t index;
 	uint32_t count;
 	struct cursor_batch batches[SPOOL_BATCHES_MAX];

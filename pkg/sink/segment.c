@@ -407,9 +407,9 @@ static int scan(struct segment *s, struct segment_window *w, uint64_t size)
 	s->end = size;
 	while (segment_find(s, w, at, s->messages, size, &f)) {
 		at = f.at + SEGMENT_HEADER + f.len;
-		if (f.len > cap) {
+		if (f.len > cap || !body) {
 			freep(&body);
-			cap = f.len;
+			cap = MAX(f.len, 4096);
 			body = malloc(cap);
 			if (!body)
 				return -ENOMEM;

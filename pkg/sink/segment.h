@@ -35,7 +35,6 @@ struct segment {
 	int fd;		   /* -1: not open */
 	bool sealed;	   /* nothing is appended any more */
 	bool nameless;	   /* somebody removed the file: there is only the fd */
-	bool suspect;	   /* what is unread may have been delivered */
 
 	/* Unread: from here to the end. */
 	uint64_t read_at;

@@ -313,8 +313,9 @@ static int apply_cursor(struct spool *s, bool exact)
 {
 	struct cursor *c = &s->cursor;
 
+	if (!exact)
+		c->suspect = s->next_number - 1;
 	for (struct segment *seg = s->first; seg; seg = seg->next) {
-		seg->suspect = !exact;
 		if (seg->number < c->segment)
 			skip_to(seg, UINT64_MAX, 0);
 		else if (seg->number == c->segment)
@@ -712,7 +713,7 @@ static int read_fresh(struct spool *s, struct segment *seg, size_t max_messages,
 	if (!b)
 		return -ENOMEM;
 	b->segment = seg;
-	b->pub.again = seg->suspect;
+	b->pub.again = seg->number <= s->cursor.suspect;
 	rc = take(s, b, &p, seg->end, seg->messages, max_messages, max_bytes);
 	if (rc < 0)
 		return rc;

@@ -4,7 +4,7 @@
 
 usage: bench.py [--build DIR] [--json FILE] [--rounds N] [PART...]
 
-Parts: kernel replay web memory vm (all of them if none is named). Each row of the table is a figure, its goal, and
+Parts: kernel replay web memory spool vm (all of them if none is named). Each row of the table is a figure, its goal, and
 whether it is met. No speed fails: the exit status is 0 unless something did not run.
 
 All figures that are compared come from one run: the candidates take turns, round by round, in an order that rotates,
@@ -552,9 +552,54 @@ def bench_memory(args, table):
                   f"<= {goal} MiB", rss <= goal * KIB, kib=rss, once_kib=once, maps_kib=maps)
 
 
+# ---- the callback's spool --------------------------------------------------------------------------------------------
+
+
+def dd(args, *operands):
+    """Bytes per second."""
+    done = subprocess.run(["dd", *operands], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+                          env={**os.environ, "LC_ALL": "C"})
+    found = re.search(r"^(\d+) bytes.* copied, ([\d.e-]+) s", done.stderr, re.M)
+    if done.returncode != 0 or not found:
+        raise DidNotRun(f"dd: {done.stderr.strip()[-300:]}")
+    return int(found.group(1)) / float(found.group(2))
+
+
+def bench_spool(args, table):
+    mib, rounds = 256, max(1, min(5, args.rounds))
+    ours = {"append": [], "synced": [], "warm": [], "cold": []}
+    theirs = {"write": [], "read": []}
+    cpu, longest = {"append": [], "warm": []}, []
+    with tempfile.TemporaryDirectory(dir=args.build, prefix="bench-spool-") as scratch:
+        for _ in range(rounds):
+            result = json.loads(run([args.programs / "bench-spool", "--dir", scratch + "/spool", "--mib", mib, "--rounds", 1]))
+            took = result["rounds"][0]
+            for part, rates in ours.items():
+                rates.append(result["messages"] * result["message_bytes"] / took[part]["seconds"])
+            for part, values in cpu.items():
+                values.append(took[part]["cpu_ns"])
+            longest.append(took["append"]["longest"])
+            file = scratch + "/dd"
+            theirs["write"].append(dd(args, "if=/dev/zero", "of=" + file, "bs=1M", f"count={mib}", "conv=fsync"))
+            with open(file, "rb") as f:
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            theirs["read"].append(dd(args, "if=" + file, "of=/dev/null", "bs=256k"))
+            os.unlink(file)
+    for what, part, peer, cpu_of in (("spool: written and synced", "synced", "write", "append"),
+                                     ("spool: read back from the disk and acknowledged", "cold", "read", "warm")):
+        rate, disk = middle(ours[part]), middle(theirs[peer])
+        cached = "append" if part == "synced" else "warm"
+        goal = min(200e6, disk)
+        table.add(what, f"{rate / 1e6:.0f} MB/s",
+                  f"{middle(ours[cached]) / 1e6:.0f} MB/s to or from the page cache; {middle(cpu[cpu_of]):.0f} ns of CPU "
+                  f"time per message of {result['message_bytes']} bytes; dd in the same run {disk / 1e6:.0f} MB/s"
+                  + (f"; the longest append {1000 * max(longest):.1f} ms" if part == "synced" else ""),
+                  f">= {goal / 1e6:.0f} MB/s", rate >= goal, rate=rate, disk=disk)
+
+
 # ---- all -------------------------------------------------------------------------------------------------------------
 
-PARTS = {"kernel": bench_kernel, "replay": bench_replay, "web": bench_web, "memory": bench_memory, "vm": bench_vm}
+PARTS = {"kernel": bench_kernel, "replay": bench_replay, "web": bench_web, "memory": bench_memory, "spool": bench_spool, "vm": bench_vm}
 
 
 def main():

@@ -557,6 +557,8 @@ START_TEST(no_cursor)
 	snprintf(name, sizeof(name), "%s/cursor", dir);
 	ck_assert_int_eq(unlink(name), 0);
 	spool = open_at(dir, MIB, 20000);
+	spool_free(spool); /* it is not forgotten by another life */
+	spool = open_at(dir, MIB, 20000);
 	append(spool, 300, 10);
 	ck_assert_uint_eq(drain(spool, 50, NULL, &again), 310);
 	ck_assert_uint_eq(again, 300);
