@@ -285,6 +285,10 @@ static int set_body(struct kube_request *q)
 
 	if (q->method == KUBE_GET)
 		return 0;
+	/* On a connection that was kept curl would send it again when that turns out to be closed,
+	 * and a write must not be sent twice. */
+	SET(CURLOPT_FRESH_CONNECT, 1L);
+	SET(CURLOPT_FORBID_REUSE, 1L);
 	if (q->body_len > 0 || q->method != KUBE_DELETE) {
 		SET(CURLOPT_POST, 1L);
 		SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)q->body_len);

@@ -450,7 +450,10 @@ static void on_timer(void *ctx)
 	if (p->info.fatal)
 		return;
 	if (p->stopping) {
-		kill_child(p, SIGKILL);
+		if (p->info.pid)
+			kill_child(p, SIGKILL);
+		else
+			finish_stop(p);
 		return;
 	}
 	if (!p->restarting) {
