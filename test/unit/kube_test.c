@@ -11,6 +11,7 @@
 #define T0	(1000 * S) /* when tests of time begin */
 #define WALL	UINT64_C(1700000000123456789)
 #define REPEATS 200
+#define TEXT_70 "\"0123456789012345678901234567890123456789012345678901234567890123456789\""
 
 static struct json_object *json(const char *text)
 {
@@ -750,7 +751,7 @@ static struct json_object *numbered(int n)
 START_TEST(cache)
 {
 	struct kube_cache c = {0};
-	struct json_object *old;
+	struct json_object *old, *one_more;
 	char key[16], before[16] = "";
 
 	for (int i = 0; i < REPEATS; i++) {
@@ -768,9 +769,10 @@ START_TEST(cache)
 		ck_assert_ptr_eq(kube_cache_get(&c, c.items[i].key), c.items[i].object);
 		ck_assert_uint_eq(json_object_array_length(kube_get(c.items[i].object, "a")), 2);
 	}
-	old = numbered(7);
-	ck_assert_int_eq(kube_cache_put(&c, "new", old, REPEATS, &old), -ENOSPC);
+	one_more = numbered(7);
+	ck_assert_int_eq(kube_cache_put(&c, "new", one_more, REPEATS, &old), -ENOSPC);
 	ck_assert_ptr_null(old);
+	json_object_put(one_more);
 	ck_assert_ptr_null(kube_cache_get(&c, "new"));
 	ck_assert_ptr_null(kube_cache_remove(&c, "new"));
 	for (int i = 0; i < REPEATS; i++) {
@@ -1289,8 +1291,7 @@ START_TEST(lease_objects)
 		"{\"kind\":\"Lease\",\"spec\":{\"leaseDurationSeconds\":\"15\"}}",
 		"{\"kind\":\"Lease\",\"spec\":{\"leaseDurationSeconds\":-1}}",
 		"{\"kind\":\"Lease\",\"spec\":{\"leaseTransitions\":99999999999}}",
-		"{\"kind\":\"Lease\",\"spec\":{\"renewTime\":\""
-		"0123456789012345678901234567890123456789012345678901234567890123456789\"}}"};
+		"{\"kind\":\"Lease\",\"spec\":{\"renewTime\":" TEXT_70 "}}"};
 	struct json_object *o =
 		json("{\"kind\":\"Lease\",\"spec\":{\"holderIdentity\":\"x\","
 		     "\"leaseDurationSeconds\":15,\"renewTime\":\"r\",\"acquireTime\":"
