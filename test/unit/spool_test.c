@@ -65,7 +65,8 @@ int ftruncate(int fd, off_t size)
 static void set_faults(const int *faults, size_t n)
 {
 	memset(write_faults, 0, sizeof(write_faults));
-	memcpy(write_faults, faults, n * sizeof(*faults));
+	if (n > 0)
+		memcpy(write_faults, faults, n * sizeof(*faults));
 	next_write_fault = 0;
 }
 
