@@ -55,7 +55,7 @@ suite() { # NAME COMMAND...
 }
 
 # A suite is the target of make of its name, unless it says otherwise below.
-all=(lint build docs unit unit-san unit-tsan clang replay kube plugin builds trixie arm64 images native feedback fuzz matrix)
+all=(lint build docs unit unit-san unit-tsan clang replay kube operator plugin builds trixie arm64 images native feedback fuzz matrix)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for s in "$@"; do
 	case " ${all[*]} " in
@@ -70,6 +70,7 @@ for s in "$@"; do
 	clang) suite clang make -j"$jobs" unit all CC=clang BUILD=build/clang ;;
 	builds) suite builds make build-checks ;;
 	images) suite images make test-images ;;
+	operator) suite operator make -j"$jobs" test-operator SAN=address,undefined ;;
 	fuzz) suite fuzz make -j"$jobs" fuzz FUZZ_SECONDS="${FUZZ_SECONDS:-60}" ;;
 	matrix) suite matrix make kernel ;;
 	*) suite "$s" make -j"$jobs" "$s" ;;

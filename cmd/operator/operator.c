@@ -11,6 +11,9 @@
 #define DRAIN_MS	  5000 /* what is under way, at the end (R5.3) */
 #define FLUSH_MS	  2000 /* events, then */
 #define FLUSH_POLL_MS	  20
+/* Of requests, as controller-runtime has it. */
+#define QPS   20
+#define BURST 30
 
 /* ---- the end: drain, flush, release, stop the proxy ---- */
 
@@ -270,6 +273,8 @@ static int start_client(struct app *a, struct err *err)
 			       : s->proxy_socket[0] ? NULL
 						    : url,
 			.unix_socket = s->proxy_socket[0] && !s->server[0] ? s->proxy_socket : NULL,
+			.qps = QPS,
+			.burst = BURST,
 			.observe = app_count_call,
 			.may_write = may_act,
 			.ctx = a,

@@ -18,6 +18,7 @@ static void pass_done(struct pass *p)
 {
 	json_object_put(p->winner);
 	json_object_put(p->intent);
+	json_object_put(p->set);
 	json_object_put(p->pods);
 	json_object_put(p->events);
 	spec_resource_done(&p->spec);
@@ -155,9 +156,29 @@ static void made_secret(struct reconciler *r, const struct kube_response *respon
 		fail(r, response, "The Secret " OPERATOR_SECRET " cannot be made");
 }
 
+static const char *intent_of(const struct json_object *set)
+{
+	struct json_object *annotations = kube_get(set, "metadata.annotations"), *intent = NULL;
+
+	if (!annotations || !json_object_object_get_ex(annotations, OPERATOR_INTENT, &intent))
+		return "";
+	return json_object_get_string(intent);
+}
+
+/* An answer is newer than the cache, unless the watch was faster. */
 static void set_fresh(struct reconciler *r, struct json_object *set)
 {
+	struct json_object *cached = kube_reflector_get(r->sets, r->set_key);
+
 	json_object_put(r->fresh);
+	r->fresh = NULL;
+	if (cached &&
+		strcmp(kube_get_string(cached, "metadata.uid"),
+			kube_get_string(set, "metadata.uid")) == 0 &&
+		kube_get_int(cached, "metadata.generation", 0) >=
+			kube_get_int(set, "metadata.generation", 0) &&
+		strcmp(intent_of(cached), intent_of(set)) == 0)
+		return;
 	r->fresh = json_object_get(set);
 }
 
@@ -181,10 +202,11 @@ static void tell_warnings(struct reconciler *r, const struct kube_response *resp
 static void applied(struct reconciler *r, const struct kube_response *response)
 {
 	struct pass *p = &r->pass;
-	struct json_object *before = current_set(r);
 	int64_t generation = kube_get_int(response->object, "metadata.generation", 0);
 
 	p->view.applied = true;
+	/* there is nothing to see yet */
+	p->view.pods_asked = p->view.events_asked = true;
 	if (response->result != KUBE_OK) {
 		fail(r, response, "The DaemonSet cannot be applied");
 		return;
@@ -193,7 +215,7 @@ static void applied(struct reconciler *r, const struct kube_response *response)
 		log_info("DaemonSet " OPERATOR_DAEMONSET " is made");
 		tell(r, p->winner, false, "LoaderCreated",
 			"DaemonSet " OPERATOR_DAEMONSET " is made");
-	} else if (generation != kube_get_int(before, "metadata.generation", 0)) {
+	} else if (generation != kube_get_int(p->set, "metadata.generation", 0)) {
 		log_info("DaemonSet " OPERATOR_DAEMONSET " is changed");
 		tell(r, p->winner, false, "LoaderUpdated",
 			"DaemonSet " OPERATOR_DAEMONSET " is changed; its pods follow");
@@ -246,7 +268,7 @@ static void deleted(struct reconciler *r, const struct kube_response *response)
 	p->view.deleted = true;
 	if (response->result == KUBE_OK || response->result == KUBE_NOT_FOUND) {
 		log_info("DaemonSet " OPERATOR_DAEMONSET " is deleted: no EbpfDump wants it");
-		tell(r, current_set(r), false, "LoaderDeleted", "No EbpfDump is accepted");
+		tell(r, p->set, false, "LoaderDeleted", "No EbpfDump is accepted");
 		json_object_put(r->fresh);
 		r->fresh = NULL;
 	} else if (response->result == KUBE_CONFLICT) {
@@ -507,6 +529,8 @@ static void step(struct reconciler *r)
 		return;
 	}
 	r->actions[p->action]++;
+	json_object_put(p->set);
+	p->set = json_object_get(current_set(r));
 	err = send_action(r);
 	if (err == 0)
 		return;

@@ -15,6 +15,7 @@ struct pass {
 	uint64_t began_ns;
 	struct json_object *winner; /* own reference; NULL: none */
 	struct json_object *intent; /* NULL: not (yet) known */
+	struct json_object *set;    /* own reference: as it was when the request was sent; NULL */
 	struct spec_resource spec;  /* of the winner, if it is valid */
 	bool valid;
 	struct operator_view view;   /* the part that is of this pass */

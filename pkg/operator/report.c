@@ -143,6 +143,18 @@ static int send_status(struct reconciler *r)
 		&p->request);
 }
 
+/* Accepted before, and the loaders have not been looked at since the start or the change: they will
+ * be in a moment, and then there is something to say. */
+static bool too_early(const struct reconciler *r)
+{
+	const struct report *p = &r->report;
+
+	return strcmp(condition_string(p->before, "Accepted", "status"), "True") == 0 &&
+	       (strcmp(r->facts.uid, kube_get_string(p->dump, "metadata.uid")) != 0 ||
+		       r->facts.generation != kube_get_int(p->dump, "metadata.generation", 0));
+}
+
+/* Leaves it out (NULL) if there is nothing to say yet. */
 static int make_status(struct reconciler *r)
 {
 	struct report *p = &r->report;
@@ -151,9 +163,12 @@ static int make_status(struct reconciler *r)
 	struct err invalid = {0};
 
 	/* the others' specs do not matter yet */
-	if (winner == p->dump &&
-		spec_resource_decode(kube_get(p->dump, "spec"), &spec, &invalid) == 0)
-		spec_resource_done(&spec);
+	if (winner == p->dump) {
+		if (spec_resource_decode(kube_get(p->dump, "spec"), &spec, &invalid) == 0)
+			spec_resource_done(&spec);
+		if (!invalid.code && too_early(r))
+			return 0;
+	}
 	return operator_status(p->dump, winner, invalid.code ? invalid.text : NULL, &r->facts,
 		p->before, clock_wall_ns(), &p->status);
 }
@@ -174,7 +189,7 @@ void report_begin(struct reconciler *r, const char *key)
 	p->dump = json_object_get(dump);
 	p->before = json_object_get(status_before(r, key, dump));
 	err = make_status(r);
-	if (err == 0 && operator_same_status(p->before, p->status)) {
+	if (err == 0 && (!p->status || operator_same_status(p->before, p->status))) {
 		finish(r, KUBE_DONE);
 		return;
 	}

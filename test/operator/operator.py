@@ -1,0 +1,744 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""usage: operator.py OPERATOR [NAME...]
+
+Runs the operator against a scripted API server (apiserver.py), a scenario each, several at a time. Ends with `N passed, N failed`.
+"""
+import concurrent.futures
+import copy
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import urllib.error
+import urllib.request
+
+import apiserver
+
+NS = "ebpfdump-operator-system"
+SET = NS + "/ebpfdump-loader"
+LEASE = NS + "/ebpfdump-operator"
+PROGRAM = sys.argv[1]
+DEADLINE = 30 * float(os.environ.get("EBPFDUMP_TEST_PATIENCE", "1"))
+T1, T2, T3 = "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z", "2026-01-01T00:00:02Z"
+
+scenarios = []
+
+
+def scenario(fn):
+    scenarios.append(fn)
+    return fn
+
+
+def until(what, fn, limit=None):
+    """Waits for fn to be true (or not to raise); says what was waited for, else."""
+    end = time.monotonic() + (limit or DEADLINE)
+    last = None
+    while time.monotonic() < end:
+        try:
+            last = fn()
+            if last:
+                return last
+        except (KeyError, TypeError, IndexError, OSError) as e:
+            last = e
+        time.sleep(0.02)
+    raise AssertionError("%s: not within %d s; last: %r" % (what, limit or DEADLINE, last))
+
+
+class Operator:
+    def __init__(self, port, *args, leader=False, name="op-1", proxy=False):
+        self.args = [PROGRAM, "--log-format=text", "--log-level=info", "--listen=127.0.0.1:0", *args]
+        self.args += [] if proxy else ["--server=http://127.0.0.1:%d" % port]
+        self.args += [] if leader else ["--no-leader-election"]
+        self.env = dict(os.environ, POD_NAMESPACE=NS, LOADER_IMAGE="loader:1", POD_NAME=name)
+        self.start()
+
+    def start(self):
+        self.log = []
+        self.process = subprocess.Popen(self.args, env=self.env, stderr=subprocess.PIPE, text=True)
+        threading.Thread(target=self.read, args=(self.process, self.log), daemon=True).start()
+
+    @staticmethod
+    def read(process, log):
+        for line in process.stderr:
+            log.append(line.rstrip())
+
+    def kill(self, signo=signal.SIGKILL):
+        self.process.send_signal(signo)
+        return self.process.wait(DEADLINE)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+class Test:
+    """A server and its operators, which end with it."""
+
+    def __init__(self, nodes=2):
+        self.api = apiserver.Server(nodes)
+        self.api.put("deployments", NS + "/ebpfdump-operator", spec={})
+        self.operators = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        for o in self.operators:
+            o.close()
+        if kind:
+            for o in self.operators:
+                print("\n".join("    operator: " + line for line in o.log[-25:]))
+            print("\n".join("    call: %.2f %d %s %s %s" % c for c in self.api.log[-40:]))
+        self.api.close()
+
+    def operator(self, *args, **more):
+        o = Operator(more.pop("port", self.api.port), *args, **more)
+        self.operators.append(o)
+        return o
+
+    def set(self):
+        return self.api.get("daemonsets", SET)
+
+    def args(self):
+        return self.set()["spec"]["template"]["spec"]["containers"][0]["args"]
+
+    def condition(self, key, kind):
+        for c in self.api.get("ebpfdumps", key)["status"]["conditions"]:
+            if c["type"] == kind:
+                return c
+        return None
+
+    def state(self, key, kind):
+        c = self.condition(key, kind)
+        return c["status"] + "/" + c["reason"]
+
+    def ready(self, key="default/web"):
+        until("Ready of " + key, lambda: self.state(key, "Ready") == "True/AllNodesReady")
+
+    def events(self):
+        return [e["reason"] for e in self.api.objects["events"].values()]
+
+    def quiet(self, seconds):
+        """Nothing is written for so long, once it has settled."""
+        def settled():
+            return time.monotonic() - max([w[0] for w in self.api.writes()] or [0]) > 1
+        until("writes stop", settled)
+        start = time.monotonic()
+        time.sleep(seconds)
+        writes = self.api.writes(since=start, events=True)
+        assert not writes, writes
+
+
+# ---- life of a resource ----
+
+
+@scenario
+def life():
+    with Test() as t:
+        t.operator()
+        t.api.dump("web", interfaces=["lo"])
+        t.ready()
+        assert "--interface=lo" in t.args(), t.args()
+        assert t.state("default/web", "Accepted") == "True/Accepted"
+        assert t.state("default/web", "Degraded") == "False/AsExpected"
+        status = t.api.get("ebpfdumps", "default/web")["status"]
+        assert (status["nodes"], status["readyNodes"], status["observedGeneration"]) == ("2/2", 2, 1), status
+        owner = t.set()["metadata"]["ownerReferences"][0]
+        assert owner["uid"] == t.api.get("deployments", NS + "/ebpfdump-operator")["metadata"]["uid"]
+        # a changed spec is a changed template
+        t.api.change("ebpfdumps", "default/web", lambda o: o["spec"].update(interfaces=["eth0"], bodyBytes=0))
+        until("new arguments", lambda: "--interface=eth0" in t.args() and "--body-bytes=0" in t.args())
+        until("observed", lambda: t.condition("default/web", "Ready")["observedGeneration"] == 2)
+        t.ready()
+        assert "--interface=lo" not in t.args()
+        # and its end is the loaders'
+        t.api.delete("ebpfdumps", "default/web")
+        until("the DaemonSet goes", lambda: t.set() is None)
+        wanted = {"Accepted", "LoaderCreated", "LoaderUpdated", "Ready", "LoaderDeleted"}
+        until("events", lambda: not wanted - set(t.events()) or print(wanted - set(t.events())))
+
+
+@scenario
+def steady():
+    """A resource that is done is not written again, by no restart either; noise is no cause."""
+    with Test() as t:
+        o = t.operator()
+        t.api.dump("web", resources={"requests": {"cpu": "0.1"}})
+        t.ready()
+        t.quiet(2)
+        assert t.set()["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "100m"
+        generation = t.set()["metadata"]["generation"]
+        t.api.change("daemonsets", SET, lambda s: s["metadata"]["annotations"].update(noise="1"))
+        t.api.change("ebpfdumps", "default/web", lambda s: s["metadata"].setdefault("labels", {}).update(noise="1"))
+        t.quiet(1.5)
+        o.kill()
+        o.start()
+        time.sleep(1)
+        t.quiet(1)
+        assert t.set()["metadata"]["generation"] == generation
+        applies = [w for w in t.api.writes() if w[3] == "daemonsets"]
+        # the number in another notation costs one patch for each start, and no more
+        assert len(applies) <= 2, applies
+        assert t.events().count("Ready") == 1, "a restart is no news"
+
+
+@scenario
+def drift():
+    with Test() as t:
+        t.operator()
+        t.api.dump("web")
+        t.ready()
+        start = time.monotonic()
+
+        def image(s):
+            s["spec"]["template"]["spec"]["containers"][0]["image"] = "evil"
+        t.api.change("daemonsets", SET, image)
+        until("the image is back", lambda: t.set()["spec"]["template"]["spec"]["containers"][0]["image"] == "loader:1", 5)
+        t.api.change("daemonsets", SET, lambda s: s["metadata"].update(labels={}))
+        until("labels are back", lambda: "app.kubernetes.io/managed-by" in t.set()["metadata"]["labels"], 5)
+        uid = t.set()["metadata"]["uid"]
+        t.api.delete("daemonsets", SET)
+        until("it is back", lambda: t.set()["metadata"]["uid"] != uid, 5)
+        assert time.monotonic() - start < 15
+        t.ready()
+
+
+@scenario
+def one_of_three():
+    with Test() as t:
+        o = t.operator()
+        # the same second: by name
+        for name in ("c", "a", "b"):
+            t.api.dump(name, namespace="ns", created=T2, interfaces=[name])
+        until("a is accepted", lambda: t.state("ns/a", "Accepted") == "True/Accepted")
+        for name in ("b", "c"):
+            until(name + " is not", lambda n=name: t.state("ns/" + n, "Accepted") == "False/Conflict")
+            assert "ns/a" in t.condition("ns/" + name, "Accepted")["message"]
+            assert t.state("ns/" + name, "Ready") == "False/NotAccepted"
+        until("its loaders", lambda: "--interface=a" in t.args())
+        o.kill()
+        t.api.delete("ebpfdumps", "ns/a")
+        o.start()
+        until("b takes over", lambda: t.state("ns/b", "Accepted") == "True/Accepted" and "--interface=b" in t.args())
+        until("c names it", lambda: "ns/b" in t.condition("ns/c", "Accepted")["message"])
+        uid = t.set()["metadata"]["uid"]
+        # an older one displaces it
+        t.api.dump("z", namespace="ns", created=T1, interfaces=["z"])
+        until("the older one", lambda: "--interface=z" in t.args() and t.state("ns/b", "Accepted") == "False/Conflict")
+        assert t.set()["metadata"]["uid"] == uid, "the DaemonSet is updated in place"
+        # one that is being deleted is none
+        t.api.change("ebpfdumps", "ns/z", lambda d: d["metadata"].update(deletionTimestamp=T3))
+        until("b again", lambda: "--interface=b" in t.args() and t.state("ns/b", "Accepted") == "True/Accepted")
+
+
+@scenario
+def gone_while_down():
+    with Test() as t:
+        o = t.operator()
+        t.api.dump("web")
+        t.ready()
+        o.kill()
+        t.api.delete("ebpfdumps", "default/web")
+        o.start()
+        until("the DaemonSet goes", lambda: t.set() is None)
+
+
+@scenario
+def gone_while_disconnected():
+    with Test() as t:
+        t.operator()
+        t.api.dump("web")
+        t.ready()
+        with t.api.lock:
+            t.api.delete("ebpfdumps", "default/web")
+            t.api.compact()
+            for w in t.api.watches:
+                w["queue"].queue.clear()
+            t.api.cut()
+        until("the DaemonSet goes", lambda: t.set() is None)
+
+
+@scenario
+def invalid():
+    with Test() as t:
+        t.operator()
+        t.api.dump("web", created=T1, interfaces=["lo"])
+        t.ready()
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(bodyBytes=-5))
+        until("it is said", lambda: t.state("default/web", "Accepted") == "False/InvalidSpec")
+        assert "spec.bodyBytes: -5 is not allowed" in t.condition("default/web", "Accepted")["message"]
+        time.sleep(0.5)
+        assert "--interface=lo" in t.args(), "what runs goes on"
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(bodyBytes=5))
+        until("it is right again", lambda: t.state("default/web", "Accepted") == "True/Accepted" and "--body-bytes=5" in t.args())
+        # the next one is invalid: nobody's loaders run for it
+        t.api.dump("bad", created=T2, interfaces=["a/b"])
+        t.api.delete("ebpfdumps", "default/web")
+        until("the loaders go", lambda: t.set() is None)
+        until("it is said", lambda: t.state("default/bad", "Accepted") == "False/InvalidSpec")
+
+
+@scenario
+def foreign():
+    with Test() as t:
+        t.api.put("daemonsets", SET, spec={"selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {}}})
+        before = t.set()
+        t.operator()
+        t.api.dump("web")
+        until("it is said", lambda: t.state("default/web", "Ready") == "False/NameConflict")
+        t.api.delete("ebpfdumps", "default/web")
+        time.sleep(1)
+        assert t.set()["spec"] == before["spec"] and t.set()["metadata"]["uid"] == before["metadata"]["uid"]
+        t.api.dump("web")
+        until("it is said", lambda: t.state("default/web", "Ready") == "False/NameConflict")
+        t.api.delete("daemonsets", SET)
+        t.ready()
+
+
+@scenario
+def selector():
+    with Test() as t:
+        t.api.put("daemonsets", SET, metadata={"labels": {"app.kubernetes.io/managed-by": "ebpfdump-operator"}},
+                  spec={"selector": {"matchLabels": {"old": "one"}}, "template": {"spec": {}}})
+        t.operator()
+        t.api.dump("web")
+        until("it is said", lambda: t.state("default/web", "Ready") == "False/SelectorConflict")
+        assert t.set()["spec"]["selector"]["matchLabels"] == {"old": "one"}
+        t.api.delete("daemonsets", SET)
+        t.ready()
+
+
+@scenario
+def trouble():
+    with Test(nodes=None) as t:
+        t.operator()
+        t.api.dump("web")
+        until("the DaemonSet", t.set)
+        uid = t.set()["metadata"]["uid"]
+        t.api.put("coreevents", NS + "/e1", type="Warning", reason="FailedCreate", involvedObject={"uid": uid},
+                  message='Error creating: pods "x" is forbidden: violates PodSecurity "baseline:latest"', lastTimestamp=apiserver.now())
+
+        def status(current, ready):
+            def fn(s):
+                s["status"] = {"observedGeneration": s["metadata"]["generation"], "desiredNumberScheduled": 2,
+                               "currentNumberScheduled": current, "updatedNumberScheduled": current,
+                               "numberReady": ready, "numberAvailable": ready}
+            t.api.change("daemonsets", SET, fn)
+        status(0, 0)
+        until("the refusal", lambda: t.state("default/web", "Ready") == "False/PodsRejected")
+        assert "PodSecurity" in t.condition("default/web", "Degraded")["message"]
+        labels = {"app.kubernetes.io/name": "ebpfdump-operator", "app.kubernetes.io/component": "loader"}
+        t.api.put("pods", NS + "/p1", metadata={"labels": labels}, spec={"nodeName": "n1"}, status={"containerStatuses": [
+            {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}]})
+        status(2, 1)
+        until("the image", lambda: t.state("default/web", "Degraded") == "True/ImagePullFailed")
+        assert "n1: no such image" in t.condition("default/web", "Ready")["message"]
+        assert t.api.get("ebpfdumps", "default/web")["status"]["nodes"] == "1/2"
+        t.api.delete("pods", NS + "/p1")
+        status(2, 2)
+        t.ready()
+        until("events", lambda: {"PodsRejected", "ImagePullFailed", "Ready"} <= set(t.events()))
+
+
+# ---- faults ----
+
+
+@scenario
+def crash_points():
+    """Killed just before and just after each call; what it comes to is the same."""
+    def normal(api):
+        with api.lock:
+            sets = copy.deepcopy(api.objects["daemonsets"])
+            dumps = copy.deepcopy(api.objects["ebpfdumps"])
+        text = json.dumps([[(k, o["spec"], o["metadata"]["annotations"].get("research.dynatrace.com/intent"))
+                            for k, o in sorted(sets.items())],
+                           [(k, sorted((c["type"], c["status"], c["reason"], c["message"]) for c in
+                                       o.get("status", {}).get("conditions", []))) for k, o in sorted(dumps.items())]],
+                          sort_keys=True)
+        return re.sub(r'"[0-9a-f]{16}"', '"hash"', text)
+
+    def run(point, when):
+        """when: None, "before", "after". Returns the end state, and how many calls there were."""
+        with Test() as t:
+            for n, name in enumerate(("one", "two")):
+                t.api.dump(name, created=(T1, T2)[n], interfaces=[name])
+            count = [0]
+            died = threading.Event()
+
+            def fault(verb, resource, key):
+                if verb == "watch":
+                    return None
+                count[0] += 1
+                if count[0] != point or when is None:
+                    return None
+                died.set()
+                os.kill(o.process.pid, signal.SIGKILL)
+                return when
+            t.api.fault = fault
+            o = t.operator()
+
+            def restart(what, fn):
+                end = time.monotonic() + DEADLINE
+                while True:
+                    if o.process.poll() is not None:
+                        o.start()
+                    try:
+                        if fn():
+                            return
+                    except (KeyError, TypeError):
+                        pass
+                    assert time.monotonic() < end, what
+                    time.sleep(0.01)
+            restart("both are there", lambda: t.state("default/one", "Ready") == "True/AllNodesReady" and
+                    t.state("default/two", "Accepted") == "False/Conflict")
+            t.api.delete("ebpfdumps", "default/one")
+            restart("two takes over", lambda: t.state("default/two", "Ready") == "True/AllNodesReady" and "--interface=two" in t.args())
+            state = normal(t.api)
+            t.api.delete("ebpfdumps", "default/two")
+            restart("all gone", lambda: t.set() is None)
+            return state, count[0] if when is None else died.is_set()
+
+    want, calls = run(0, None)
+    assert calls >= 15, calls
+    points = [(n, when) for n in range(1, calls) for when in ("before", "after")]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda p: run(*p), points))
+    for (n, when), (state, _) in zip(points, results):
+        assert state == want, "%s call %d: %s instead of %s" % (when, n, state, want)
+    # how many calls there are is a matter of timing, at the end
+    died = sum(r[1] for r in results)
+    assert died >= len(points) - 8, "%d of %d" % (died, len(points))
+
+
+@scenario
+def stale_cache():
+    """The cache does not know of the new one: the loaders stay."""
+    with Test() as t:
+        t.operator()
+        t.api.dump("one", created=T1)
+        t.ready("default/one")
+        with t.api.lock:
+            t.api.delete("ebpfdumps", "default/one")
+            t.api.frozen = True
+            t.api.dump("two", created=T2)
+        uid = t.set()["metadata"]["uid"]
+        before = t.api.calls("list", "ebpfdumps")
+        until("it asks", lambda: t.api.calls("list", "ebpfdumps") > before)
+        time.sleep(1.5)
+        assert t.set()["metadata"]["uid"] == uid and t.api.calls("delete", "daemonsets") == 0
+        t.api.frozen = False
+        t.api.cut()
+        t.ready("default/two")
+        assert t.set()["metadata"]["uid"] == uid
+
+
+@scenario
+def crd_gone_and_back():
+    with Test() as t:
+        t.api.crd = False
+        o = t.operator()
+        time.sleep(1)
+        assert o.process.poll() is None
+        t.api.crd = True
+        t.api.dump("web")
+        t.ready()
+        with t.api.lock:
+            t.api.delete("ebpfdumps", "default/web")
+            t.api.crd = False
+            t.api.cut()
+        until("the loaders go with it", lambda: t.set() is None)
+        time.sleep(1)
+        t.api.crd = True
+        t.api.dump("web", interfaces=["new"])
+        until("it is back", lambda: "--interface=new" in t.args())
+        t.ready()
+        assert o.process.poll() is None
+
+
+@scenario
+def storm_of_410():
+    with Test() as t:
+        o = t.operator()
+        t.api.dump("web", interfaces=["a"])
+        t.ready()
+        for n in range(5):
+            t.api.change("ebpfdumps", "default/web", lambda d, n=n: d["spec"].update(interfaces=["i%d" % n]))
+            t.api.compact()
+            t.api.cut()
+            time.sleep(0.2)
+        until("the last one", lambda: "--interface=i4" in t.args())
+        t.ready()
+        assert o.process.poll() is None
+
+
+@scenario
+def server_away():
+    """What the proxy says while the API server is not there, then 429 and 500 for writes."""
+    with Test() as t:
+        o = t.operator()
+        t.api.dump("web", interfaces=["a"])
+        t.ready()
+        t.api.down = True
+        t.api.cut()
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(interfaces=["b"]))
+        time.sleep(3)
+        assert o.process.poll() is None
+        t.api.down = False
+        until("it comes back", lambda: "--interface=b" in t.args())
+        refused = [0]
+
+        def fault(verb, resource, key):
+            if verb != "patch" or refused[0] >= 4:
+                return None
+            refused[0] += 1
+            code = (429, 500, 503, 429)[refused[0] - 1]
+            return lambda h: h.fail(code, "TooManyRequests", headers=[("Retry-After", "1")] if code == 429 else [])
+        t.api.fault = fault
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(interfaces=["c"]))
+        until("through all that", lambda: "--interface=c" in t.args())
+        assert refused[0] == 4
+
+
+@scenario
+def forbidden():
+    with Test() as t:
+        t.api.fault = lambda verb, resource, key: (lambda h: h.fail(403, "Forbidden", "not yours")) \
+            if verb == "patch" and resource == "daemonsets" else None
+        t.operator()
+        t.api.dump("web")
+        until("it is said", lambda: t.state("default/web", "Ready") == "False/ApplyFailed")
+        assert "not yours" in t.condition("default/web", "Degraded")["message"]
+        t.api.fault = None
+        t.ready()
+
+
+@scenario
+def garbage():
+    """A watch that speaks nonsense is begun anew."""
+    with Test() as t:
+        o = t.operator()
+        t.api.dump("web", interfaces=["a"])
+        t.ready()
+        for raw in (b"{\"type\":\"MODIFIED\",\"object\":{", b"nonsense\n", b"{\"type\":\"WHAT\",\"object\":{}}\n", b"\xff\xfe{}\n",
+                    b"{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"code\":500,\"reason\":\"InternalError\"}}\n"):
+            with t.api.lock:
+                for w in t.api.watches:
+                    w["queue"].put(("raw", raw))
+                    w["queue"].put(("cut", None))
+            time.sleep(0.3)
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(interfaces=["b"]))
+        until("it goes on", lambda: "--interface=b" in t.args())
+        assert o.process.poll() is None
+
+
+@scenario
+def many():
+    """Sixty at once: one wins, and it does not wait for the others' statuses."""
+    with Test() as t:
+        t.operator()
+        for n in range(60):
+            t.api.dump("d%02d" % n, namespace="ns%02d" % (n % 20), created=T2 if n else T1, interfaces=["w%d" % n])
+        start = time.monotonic()
+        until("the winner", lambda: t.state("ns00/d00", "Ready") == "True/AllNodesReady")
+        took = time.monotonic() - start
+        t.api.delete("daemonsets", SET)
+        until("drift", t.set, 10)
+        until("all know", lambda: all(t.state(k, "Accepted") == "False/Conflict" for k in list(t.api.objects["ebpfdumps"])
+                                      if k != "ns00/d00"))
+        assert took < 10, took
+        writes = [w for w in t.api.writes() if w[3] == "ebpfdumps/status" and not w[4].endswith("d00")]
+        assert len(writes) == 59, len(writes)
+
+
+# ---- several operators ----
+
+LEASE_FLAGS = ("--lease-duration=3s", "--renew-deadline=2s", "--retry-period=300ms")
+
+
+@scenario
+def two_operators():
+    with Test() as t:
+        other = t.api.listen()
+        a = t.operator(*LEASE_FLAGS, leader=True, name="op-a")
+        until("a leads", lambda: t.api.get("leases", LEASE)["spec"]["holderIdentity"].startswith("op-a"))
+        b = t.operator(*LEASE_FLAGS, leader=True, name="op-b", port=other)
+        t.api.dump("web")
+        t.ready()
+        time.sleep(1)
+        assert not t.api.writes(port=other, leases=True, events=True), "a standby writes nothing"
+        # the leader is paused: the other takes over, and nothing is written by the one that wakes up
+        a.process.send_signal(signal.SIGSTOP)
+        until("b leads", lambda: t.api.get("leases", LEASE)["spec"]["holderIdentity"].startswith("op-b"))
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(interfaces=["b"]))
+        until("b acts", lambda: "--interface=b" in t.args())
+        start = time.monotonic()
+        a.process.send_signal(signal.SIGCONT)
+        assert a.process.wait(DEADLINE) == 1, "it was the leader, and says so"
+        assert not t.api.writes(since=start, port=t.api.port)
+        assert b.process.poll() is None
+
+
+@scenario
+def ends_well():
+    """SIGTERM: status 0, the lease is given up, the loaders stay; the successor comes at once."""
+    with Test() as t:
+        a = t.operator(*LEASE_FLAGS, leader=True, name="op-a")
+        t.api.dump("web")
+        t.ready()
+        assert a.kill(signal.SIGTERM) == 0, a.log
+        assert t.api.get("leases", LEASE)["spec"]["holderIdentity"] == ""
+        assert t.set()
+        start = time.monotonic()
+        t.operator(*LEASE_FLAGS, leader=True, name="op-b")
+        until("the successor", lambda: t.api.get("leases", LEASE)["spec"]["holderIdentity"].startswith("op-b"))
+        assert time.monotonic() - start < 5
+        t.quiet(1)
+
+
+@scenario
+def ends_in_the_middle():
+    """SIGTERM while a request is slow; twice: at once."""
+    with Test() as t:
+        t.api.fault = lambda verb, resource, key: ("slow", 1.5) if verb == "patch" and resource == "daemonsets" else None
+        o = t.operator()
+        t.api.dump("web")
+        until("it applies", lambda: t.api.calls("patch", "daemonsets"))
+        assert o.kill(signal.SIGTERM) == 0
+        assert t.set(), "what was under way came to its end"
+        t.api.fault = lambda verb, resource, key: ("slow", 20) if verb == "patch" else None
+        o.start()
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(interfaces=["b"]))
+        before = t.api.calls("patch", "daemonsets")
+        until("it applies", lambda: t.api.calls("patch", "daemonsets") > before)
+        o.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert o.kill(signal.SIGTERM) == 1
+
+
+# ---- kubectl proxy ----
+
+
+def children(pid):
+    with open("/proc/%d/task/%d/children" % (pid, pid), encoding="ascii") as f:
+        return [int(p) for p in f.read().split()]
+
+
+@scenario
+def proxy():
+    """A real kubectl proxy between them: killed, stopped, and gone with the operator."""
+    with Test() as t, tempfile.TemporaryDirectory() as folder:
+        with open(folder + "/kubeconfig", "w", encoding="ascii") as f:
+            json.dump({"apiVersion": "v1", "kind": "Config", "current-context": "x",
+                       "clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:%d" % t.api.port}}],
+                       "contexts": [{"name": "x", "context": {"cluster": "x", "user": ""}}]}, f)
+        o = t.operator("--kubeconfig=" + folder + "/kubeconfig", "--proxy-socket=" + folder + "/kube.sock", *LEASE_FLAGS,
+                       leader=True, proxy=True)
+        t.api.dump("web", interfaces=["a"])
+        t.ready()
+        first = until("kubectl", lambda: children(o.process.pid))[0]
+        lists = t.api.calls("list", "ebpfdumps")
+        os.kill(first, signal.SIGKILL)
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(interfaces=["b"]))
+        until("it goes on", lambda: "--interface=b" in t.args())
+        assert t.api.calls("list", "ebpfdumps") == lists, "from where it was: no new list"
+        second = children(o.process.pid)[0]
+        assert second != first and o.process.poll() is None
+        # all that it asks for is let through, events too, and nothing else is
+        until("events", lambda: "LoaderUpdated" in t.events())
+        assert not [line for line in o.log if "filtered" in line], o.log
+        r = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", folder + "/kube.sock",
+                            "http://localhost/api/v1/namespaces/%s/secrets/other" % NS], capture_output=True, text=True, check=True)
+        assert r.stdout == "403", r.stdout
+        assert o.kill(signal.SIGTERM) == 0, o.log
+        assert t.api.get("leases", LEASE)["spec"]["holderIdentity"] == "", "the proxy went last"
+        assert not os.path.exists("/proc/%d" % second)
+
+
+# ---- telemetry, flags ----
+
+
+@scenario
+def telemetry():
+    with Test() as t:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        o = t.operator("--listen=127.0.0.1:%d" % port)
+
+        def ask(path):
+            try:
+                with urllib.request.urlopen("http://127.0.0.1:%d%s" % (port, path), timeout=5) as r:
+                    return r.status, r.read().decode()
+            except urllib.error.HTTPError as e:
+                return e.code, e.read().decode()
+        until("ready", lambda: ask("/readyz") == (200, "ready: leader\n"))
+        t.api.dump("web")
+        t.ready()
+        assert ask("/livez") == (200, "ok\n") and ask("/healthz") == (200, "ok\n")
+        status, text = ask("/metrics")
+        assert status == 200
+        for line in ("ebpfdump_operator_leader 1", "ebpfdump_operator_nodes_ready 2",
+                     'ebpfdump_operator_actions_total{action="apply"} 1',
+                     'ebpfdump_operator_cache_objects{resource="ebpfdumps"} 1'):
+            assert line + "\n" in text, line
+        assert re.search(r'api_requests_total\{verb="apply",resource="daemonsets",code="201"\} 1', text), text
+        check = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True, check=False)
+        assert check.returncode == 0, check.stdout + check.stderr
+        # it lives while the API server is away
+        t.api.down = True
+        t.api.cut()
+        time.sleep(1)
+        assert ask("/livez")[0] == 200
+        assert o.kill(signal.SIGTERM) == 0
+
+
+@scenario
+def flags():
+    def run(*args, env=None):
+        return subprocess.run([PROGRAM, *args], env=env or {"PATH": os.environ["PATH"]}, text=True, capture_output=True,
+                              timeout=DEADLINE, check=False)
+    for args, code, says in (
+            (["--what"], 2, "there is no such flag"),
+            (["--renew-deadline=20s"], 2, "less than --lease-duration"),
+            (["--server=https://x"], 2, "http:// only"),
+            ([], 1, "there is no namespace"),
+            (["--namespace=A/b"], 1, "there is no namespace"),
+            (["--namespace=x"], 1, "there is no image"),
+            (["--namespace=x", "--loader-image=y", "--kubectl=/nonexistent", "--listen="], 1, "/nonexistent")):
+        r = run(*args)
+        assert r.returncode == code and says in r.stderr, (args, r)
+    assert run("--version").stdout.startswith("ebpfdump-operator ")
+    assert "--loader-privileged" in run("--help").stdout
+
+
+def run_one(fn):
+    start = time.monotonic()
+    try:
+        fn()
+        print("ok %s (%.1f s)" % (fn.__name__, time.monotonic() - start), flush=True)
+        return True
+    except Exception:
+        print("not ok %s (%.1f s)\n%s" % (fn.__name__, time.monotonic() - start, traceback.format_exc()), flush=True)
+        return False
+
+
+def main():
+    chosen = [s for s in scenarios if not sys.argv[2:] or s.__name__ in sys.argv[2:]]
+    # the long one alone among the first: the others fill the time
+    chosen.sort(key=lambda s: s.__name__ != "crash_points")
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        results = list(pool.map(run_one, chosen))
+    print("%d passed, %d failed" % (sum(results), len(results) - sum(results)))
+    sys.exit(0 if results and all(results) else 1)
+
+
+main()
