@@ -16,49 +16,22 @@
 #define SPOOL_DIR	"/var/spool/ebpfdump"
 #define CGROUP_DIR	"/sys/fs/cgroup"
 #define KEY_BYTES	32
-
-static bool has_flag(const char *flag)
-{
-	size_t n;
-	const struct spec_option *o = spec_options(&n);
-
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(o[i].flag, flag) == 0)
-			return true;
-	return false;
-}
-
-/* The value of an argument "--flag=value"; NULL: not given. */
-static const char *arg_of(const struct spec_resource *spec, const char *flag)
-{
-	size_t len = strlen(flag);
-
-	for (int i = 1; i < spec->argc; i++)
-		if (strncmp(spec->argv[i] + 2, flag, len) == 0 && spec->argv[i][2 + len] == '=')
-			return spec->argv[i] + 3 + len;
-	return NULL;
-}
+#define GRACE_S		10 /* beyond --flush-timeout, before a loader is killed */
 
 static bool has_callback(const struct spec_resource *spec)
 {
-	return arg_of(spec, "callback") != NULL;
+	return spec->loader.callback[0] != '\0';
 }
 
-/* Bytes of the spool; 0: none. */
-static uint64_t spool_bytes(const struct spec_resource *spec)
+static bool has_spool(const struct spec_resource *spec)
 {
-	const char *text = arg_of(spec, "spool-bytes");
-	uint64_t bytes = 0;
-
-	if (!text || !has_callback(spec) ||
-		num_parse_size(span_str(text), 0, UINT64_MAX, &bytes) < 0)
-		return 0;
-	return bytes;
+	return has_callback(spec) && spec->loader.spool_bytes > 0;
 }
 
+/* So that loaders know each other's POSTs. */
 bool operator_needs_secret(const struct spec_resource *spec)
 {
-	return has_callback(spec) && has_flag("marker-key-file");
+	return has_callback(spec);
 }
 
 /* ---- arguments ---- */
@@ -127,7 +100,7 @@ static void put_args(
 			put_file(m, args, secret_files[i].flag, SECRET_DIR, secret_files[i].file);
 	if (operator_needs_secret(spec))
 		put_file(m, args, "marker-key-file", MARKER_DIR, OPERATOR_SECRET_KEY);
-	if (spool_bytes(spec))
+	if (has_spool(spec))
 		make_item_string(m, args, "--spool-dir=" SPOOL_DIR);
 }
 
@@ -198,12 +171,12 @@ static void put_volumes(struct maker *m, struct json_object *pod, struct json_ob
 		put_secret_volume(m, volumes, "marker", OPERATOR_SECRET, &items);
 		put_item(m, items, OPERATOR_SECRET_KEY, OPERATOR_SECRET_KEY);
 	}
-	if (spool_bytes(spec)) {
+	if (has_spool(spec)) {
 		put_mount(m, mounts, "spool", SPOOL_DIR, false);
 		part = make_object(m, put_volume(m, volumes, "spool"), "emptyDir");
 		/* a pod that goes beyond is evicted: the spool's own limit must come first */
 		snprintf(limit, sizeof(limit), "%lluMi",
-			(unsigned long long)(spool_bytes(spec) / MIB * 5 / 4 + 64));
+			(unsigned long long)(spec->loader.spool_bytes / MIB * 5 / 4 + 64));
 		make_string(m, part, "sizeLimit", limit);
 	}
 }
@@ -255,19 +228,16 @@ static void put_probe(struct maker *m, struct json_object *container, const char
 static void put_resources(
 	struct maker *m, struct json_object *container, const struct spec_resource *spec)
 {
+	const struct spec *l = &spec->loader;
+	uint64_t bytes = l->buffer_bytes + l->output_buffer + l->ring_bytes +
+			 (has_callback(spec) ? l->queue_bytes : 0);
 	struct json_object *resources, *requests;
-	const char *queue = arg_of(spec, "queue-bytes");
-	uint64_t queue_bytes = 32 * MIB, bytes;
 	char limit[32];
 
 	if (spec->resources) {
 		make_share(m, container, "resources", spec->resources);
 		return;
 	}
-	if (queue && num_parse_size(span_str(queue), 0, UINT64_MAX, &bytes) == 0)
-		queue_bytes = bytes;
-	bytes = spec->loader.buffer_bytes + spec->loader.output_buffer + spec->loader.ring_bytes +
-		(has_callback(spec) ? queue_bytes : 0);
 	resources = make_object(m, container, "resources");
 	requests = make_object(m, resources, "requests");
 	make_string(m, requests, "cpu", "50m");
@@ -354,8 +324,9 @@ static void put_pod(struct maker *m, struct json_object *template,
 	/* other namespaces' devices are seen by their processes only */
 	if (spec->loader.interfaces.count)
 		make_bool(m, pod, "hostPID", true);
-	/* what is queued is delivered first, for up to 10 s */
-	make_int(m, pod, "terminationGracePeriodSeconds", 20);
+	/* what waits is delivered first */
+	make_int(m, pod, "terminationGracePeriodSeconds",
+		(int64_t)(spec->loader.flush_timeout_ms / 1000) + GRACE_S);
 	put_placement(m, pod, spec);
 	put_container(m, pod, settings, spec);
 }

@@ -376,13 +376,12 @@ static const char head[] =
 	"            type: object\n"
 	"          spec:\n"
 	"            description: What is captured, and where it goes.\n"
-	"            type: object\n";
-
-static const char needs_callback[] =
+	"            type: object\n"
 	"            x-kubernetes-validations:\n"
 	"            - rule: \"!has(self.callbackSecretRef) || (has(self.callback) && self.callback "
 	"!= '')\"\n"
-	"              message: \"callbackSecretRef needs a callback\"\n";
+	"              message: \"callbackSecretRef needs a callback\"\n"
+	"            properties:\n";
 
 #define KEY(name, text)                                   \
 	"                  " name ":\n"                   \
@@ -573,21 +572,10 @@ static const char status[] =
 
 void spec_print_crd(FILE *out)
 {
-	size_t n;
-	const struct spec_option *o = spec_options(&n);
-	bool callback = false;
-
-	for (size_t i = 0; i < n; i++)
-		callback = callback || (o[i].path && strcmp(o[i].path, "spec.callback") == 0);
 	fputs(head, out);
-	if (callback)
-		fputs(needs_callback, out);
-	line(out, 12, "properties:");
 	put_fields(out, FIELD_DEPTH, "spec", 4);
-	if (callback) {
-		fputs(secret, out);
-		fputs(secret_keys, out);
-	}
+	fputs(secret, out);
+	fputs(secret_keys, out);
 	fputs(placement, out);
 	fputs(status, out);
 }

@@ -349,6 +349,27 @@ def trouble():
         until("events", lambda: {"PodsRejected", "ImagePullFailed", "Ready"} <= set(t.events()))
 
 
+@scenario
+def callback():
+    """The loaders' key is made once, and what is secret is mounted: it is in no argument."""
+    with Test() as t:
+        o = t.operator()
+        t.api.dump("web", callback="http://x.y/", callbackSecretRef={"name": "mine", "hmacKey": "h"})
+        t.ready()
+        key = t.api.get("secrets", NS + "/ebpfdump-marker-key")["stringData"]["key"]
+        assert len(key) == 64 and key not in json.dumps(t.set()) and key not in "\n".join(o.log)
+        assert "--callback-hmac-file=/etc/ebpfdump/callback/hmac" in t.args()
+        assert "--marker-key-file=/etc/ebpfdump/marker/key" in t.args()
+        volumes = {v["name"]: v for v in t.set()["spec"]["template"]["spec"]["volumes"]}
+        assert volumes["callback"]["secret"]["secretName"] == "mine"
+        o.kill()
+        o.start()
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(callback="http://z/"))
+        until("the change", lambda: "--callback=http://z/" in t.args())
+        assert t.api.get("secrets", NS + "/ebpfdump-marker-key")["stringData"]["key"] == key
+        assert t.api.calls("create", "secrets") == 1
+
+
 # ---- faults ----
 
 

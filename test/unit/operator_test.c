@@ -144,6 +144,14 @@ START_TEST(golden_daemonsets)
 		"\"requests\":{\"cpu\":\"0.1\"}},\"limits\":{\"connections\":1000}}");
 	golden("daemonset-chosen", set);
 	json_object_put(set);
+	set = daemonset_of(&settings,
+		"{\"callback\":\"http://x.y/$(NODE_NAME)\",\"delivery\":{\"batch\":{\"messages\":500},"
+		"\"gzip\":true,\"queueBytes\":67108864,\"flushTimeout\":\"30s\",\"spool\":{"
+		"\"bytes\":1073741824}},\"callbackSecretRef\":{\"name\":\"receiver\",\"headersKey\":"
+		"\"token\",\"hmacKey\":\"hmac\",\"caKey\":\"ca\",\"certKey\":\"c\","
+		"\"privateKeyKey\":\"k\"}}");
+	golden("daemonset-callback", set);
+	json_object_put(set);
 	privileged.privileged = true;
 	privileged.owner_uid = "";
 	privileged.pull_policy = "Always";

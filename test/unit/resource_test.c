@@ -62,6 +62,10 @@ START_TEST(arguments)
 			"--hold=5s"},
 		{"{\"limits\":{\"connections\":100},\"logLevel\":\"debug\",\"hook\":\"auto\"}",
 			"--log-level=debug --connections=100"},
+		{"{\"callback\":\"\"}", ""},
+		{"{\"callback\":\"http://example.com\",\"delivery\":{\"gzip\":false,\"batch\":{"
+		 "\"wait\":\"2s\"},\"spool\":{\"bytes\":0}}}",
+			"--callback=http://example.com --callback-batch-wait=2s"},
 		{"{\"image\":\"r/x:1\",\"nodeSelector\":{\"a\":\"b\"},\"tolerations\":[]}", ""},
 	};
 
