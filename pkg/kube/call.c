@@ -92,7 +92,7 @@ size_t kube_warning_text(struct span value, char *out, size_t size)
 			break;
 		if (*p == '\\' && p + 1 < end)
 			p++;
-		out[n++] = *p;
+		out[n++] = (unsigned char)*p < 0x20 ? ' ' : *p;
 	}
 	/* not in the middle of a character */
 	n = utf8_valid(out, n);

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Measurements: each program prints JSON, bench.py runs them and makes the table.
 
-BENCH          := kernel replay connections spool
+BENCH          := kernel replay connections spool kube
 BENCH_PROGRAMS := $(BENCH:%=$(B)/test/bench/bench-%)
 
 $(BUILD)/test/bench/%.bpf.o: test/bench/%.bpf.c bpf/kernel.h
@@ -23,7 +23,7 @@ $(B)/test/bench/bench-%: $(B)/test/bench/%.o $(LIB)
 
 bench-programs: $(B)/ebpfdump-loader $(BENCH_PROGRAMS)
 
-bench: ## install what is missing, measure, print a table (PARTS='kernel replay web memory spool vm' for some)
+bench: ## install what is missing, measure, print a table (PARTS='kernel replay web memory spool kube vm' for some)
 	@hack/deps.sh test bench
 	@hack/mounts.sh
 	@$(MAKE) --no-print-directory bench-programs

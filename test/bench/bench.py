@@ -4,7 +4,7 @@
 
 usage: bench.py [--build DIR] [--json FILE] [--rounds N] [PART...]
 
-Parts: kernel replay web memory spool vm (all of them if none is named). Each row of the table is a figure, its goal, and
+Parts: kernel replay web memory spool kube vm (all of them if none is named). Each row of the table is a figure, its goal, and
 whether it is met. No speed fails: the exit status is 0 unless something did not run.
 
 All figures that are compared come from one run: the candidates take turns, round by round, in an order that rotates,
@@ -597,9 +597,22 @@ def bench_spool(args, table):
                   f">= {goal / 1e6:.0f} MB/s", rate >= goal, rate=rate, disk=disk)
 
 
+# ---- watch events ----------------------------------------------------------------------------------------------------
+
+
+def bench_kube(args, table):
+    result = json.loads(run([args.programs / "bench-kube", max(1, min(15, args.rounds))]))
+    decode, keep = ([r[key] for r in result["rounds"]] for key in ("decode_ns", "keep_ns"))
+    rate = 1e9 / middle(decode)
+    table.add("watch events decoded", f"{rate:.0f} events/s",
+              f"{middle(decode):.0f} ns of CPU time per event of {result['event_bytes']} bytes; kept in a cache as well "
+              f"{middle(keep):.0f} ns; an object of the cache takes {result['object_memory']} bytes of memory",
+              ">= 50000 events/s", rate >= 50000, rate=rate, keep_ns=middle(keep), object_memory=result["object_memory"])
+
+
 # ---- all -------------------------------------------------------------------------------------------------------------
 
-PARTS = {"kernel": bench_kernel, "replay": bench_replay, "web": bench_web, "memory": bench_memory, "spool": bench_spool, "vm": bench_vm}
+PARTS = {"kernel": bench_kernel, "replay": bench_replay, "web": bench_web, "memory": bench_memory, "spool": bench_spool, "kube": bench_kube, "vm": bench_vm}
 
 
 def main():
