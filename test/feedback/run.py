@@ -18,6 +18,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "native")]
 
 import harness  # noqa: E402
 import marked  # noqa: E402,F401
+import callback  # noqa: E402,F401
 
 
 def main():
