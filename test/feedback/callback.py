@@ -282,7 +282,7 @@ http.server.ThreadingHTTPServer(("{site.c.ip4}", 8090), Handler).serve_forever()
 
 # ---- proxies ----
 
-def nginx(t, host, location, more=""):
+def nginx(t, host, location, ssl=""):
     """nginx at port 8090 of this host. Returns what counts its requests."""
     folder = t.dir / f"nginx-{host.name}"
     folder.mkdir()
@@ -292,20 +292,29 @@ def nginx(t, host, location, more=""):
         daemon off; worker_processes 1; error_log {folder}/error.log; pid {folder}/nginx.pid; user root;
         events {{ worker_connections 1024; }}
         http {{
-          {temp} access_log {folder}/access.log; keepalive_requests 100000; client_max_body_size 64m; {more}
-          server {{ listen 8090; {location} }}
+          {temp} access_log {folder}/access.log; keepalive_requests 100000; client_max_body_size 64m;
+          server {{ listen 8090 {"ssl http2" if ssl else ""}; {ssl} {location} }}
         }}""")
     process = t.spawn(host, ["nginx", "-e", folder / "error.log", "-c", folder / "nginx.conf"])
     t.listening(host, host.ip4, 8090, process)
     return lambda: (folder / "access.log").read_bytes().count(b"\n")
 
 
-def proxied(t, upstream, count):
+def certificate(t, host):
+    """Returns what nginx needs, and what a loader needs to trust it."""
+    key, cert = t.dir / "tls.key", t.dir / "tls.pem"
+    t.run(host, ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out",
+                 cert, "-days", "2", "-subj", "/CN=c", "-addext", f"subjectAltName=IP:{host.ip4}"])
+    return f"ssl_certificate {cert}; ssl_certificate_key {key};", ("--callback-ca", cert)
+
+
+def proxied(t, upstream, count, tls=False):
     """Loaders POST to nginx on c, which hands on to b. No run-away, and silence in the end."""
     site = new_site(t)
+    ssl, flags = certificate(t, site.c) if tls else ("", ())
     posts = nginx(t, site.c, f"""location / {{ proxy_pass http://{upstream(site)}; proxy_http_version 1.1;
-                  proxy_set_header Connection ""; }}""")
-    both = loaders(t, site, f"http://{site.c.ip4}:8090/ingest", *KNOWS)
+                  proxy_set_header Connection ""; }}""", ssl)
+    both = loaders(t, site, f"http{'s' if tls else ''}://{site.c.ip4}:8090/ingest", *KNOWS, *flags)
     workload(t, site, count)
     until(lambda: posts() >= 4 * count, lambda: f"{4 * count} POSTs: there are {posts()}")
     silence(site, "the workload")
@@ -322,6 +331,14 @@ def proxy_to_a_foreign_receiver(t):
     """Each POST goes on, on another connection, and nothing that answers has a marker."""
     both = proxied(t, lambda site: f"{site.b.ip4}:{t.serve(serve, host=site.b)}", 100)
     check(total(both, "ebpfdump_messages_dropped_total", reason="relayed") > 400, "too little was left out")
+    end(both)
+
+
+@test
+def proxy_that_ends_tls(t):
+    """The POST cannot be read before the proxy (TLS, HTTP/2); behind it, its marker is there."""
+    both = proxied(t, lambda site: f"{site.b.ip4}:{t.serve(serve, host=site.b)}", 50, tls=True)
+    check(total(both, "ebpfdump_messages_dropped_total", reason="relayed") > 200, "too little was left out")
     end(both)
 
 
