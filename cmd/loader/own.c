@@ -105,6 +105,10 @@ int own_init(struct loader *l, struct err *err)
 		return r;
 	l->own.budget.per_minute = l->spec->relayed_rate;
 	flow_on_head(l->flow, on_head, l);
+	if (l->spec->callback[0] && !marker_has_file(l->own.marker))
+		log_info("no --marker-key-file: loaders on other machines do not know this one's "
+			 "POSTs, and report them where they see them; they would need the same "
+			 "key in a file");
 	return 0;
 }
 

@@ -74,7 +74,7 @@ enum sink_when_full {
 /*
  * Asked right before a request goes out on a connected socket, for one more header line ("Name:
  * value", without CR and LF, NUL-terminated). Returns its length; 0: none. It is asked again if the
- * request is repeated. HTTP/1.1 without TLS only.
+ * request is repeated.
  */
 typedef size_t (*sink_line_fn)(void *ctx, int fd, char *line, size_t size);
 #define SINK_LINE_MAX 256

@@ -267,7 +267,7 @@ static struct curl_slist *put_lines_together(struct slot *slot)
 		add_own(slot, &tail, HEAD_SIGNATURE, slot->signature);
 	for (size_t i = 0; i < slot->n_user; i++)
 		add_line(&tail, &slot->lines[HEAD_MAX + i]);
-	if (slot->t->line && slot->t->plain) {
+	if (slot->t->line) {
 		/* filled when it is known on which connection: see on_connected() */
 		slot->hook[0] = '\0';
 		add_own(slot, &tail, HEAD_HOOK, slot->hook);
@@ -736,7 +736,7 @@ static bool set_options(struct slot *slot)
 	SET(CURLOPT_OPENSOCKETDATA, t);
 	SET(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
 	SET(CURLOPT_CLOSESOCKETDATA, t);
-	if (t->line && t->plain) {
+	if (t->line) {
 		SET(CURLOPT_PREREQFUNCTION, on_connected);
 		SET(CURLOPT_PREREQDATA, slot);
 	}

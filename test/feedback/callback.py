@@ -239,23 +239,22 @@ def foreign_nginx(t):
 def foreign_socat(t):
     """A shell script behind socat: a connection and a process for each POST."""
     site = new_site(t)
-    out = t.dir / "bodies"
+    bodies = t.dir / "bodies"
     script = t.dir / "answer.sh"
     script.write_text(f"""#!/bin/sh
         length=0
         while IFS= read -r line && [ "$line" != "$(printf '\\r')" ]; do
             case $line in [Cc]ontent-[Ll]ength:*) length=$(echo "${{line#*:}}" | tr -dc 0-9) ;; esac
         done
-        head -c "$length" >>{out}
-        echo >>{out}
+        head -c "$length" >{bodies}/$$.part && mv {bodies}/$$.part {bodies}/$$.$(date +%N)
         printf 'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: 2\\r\\n\\r\\nok'
         """)
     script.chmod(0o755)
-    out.touch()
+    bodies.mkdir()
     process = t.spawn(site.c, ["socat", f"TCP-LISTEN:8090,fork,reuseaddr,bind={site.c.ip4}", f"EXEC:{script}"])
     until(lambda: ":1F9A" in open(f"/proc/{process.pid}/net/tcp").read(), "socat to listen")
     both = loaders(t, site, f"http://{site.c.ip4}:8090/", *KNOWS)
-    foreign(t, site, both, 10, lambda: sum(1 for line in out.read_bytes().split(b"\n") if line))
+    foreign(t, site, both, 10, lambda: len(list(bodies.glob("*.[0-9]*"))))
 
 
 @test
