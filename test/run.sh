@@ -55,7 +55,11 @@ suite() { # NAME COMMAND...
 }
 
 # A suite is the target of make of its name, unless it says otherwise below.
-all=(lint build docs unit unit-san unit-tsan clang replay kube operator plugin builds trixie arm64 images native feedback fuzz matrix)
+all=(lint build docs unit unit-san unit-tsan clang
+	replay kube operator plugin config
+	builds trixie arm64 images
+	native feedback
+	fuzz matrix)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for s in "$@"; do
 	case " ${all[*]} " in
