@@ -308,6 +308,7 @@ void ledger_metrics(void *ctx, struct metrics *m)
 	kernel_side(l, m);
 	streams(l, m);
 	delivery(l, m);
+	traffic_metrics(&l->traffic, m);
 	callback(l, m);
 	hooks(l, m);
 	process(m);

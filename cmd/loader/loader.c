@@ -50,6 +50,7 @@ static void on_message(void *ctx, const struct dump_message *message)
 	struct sink_message out;
 	int r;
 
+	traffic_count(&l->traffic, message);
 	if (!dump_filter_pass(&l->filter, message)) {
 		l->filtered++;
 		return;

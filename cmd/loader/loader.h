@@ -28,6 +28,19 @@ struct own {
 	uint64_t warned_ns;
 };
 
+#define TRAFFIC_LATENCY_BUCKETS 14
+
+/* traffic.c: what passed, by enum dump_direction. */
+struct traffic {
+	uint64_t requests[2];
+	uint64_t responses[2][6]; /* by class of status */
+	uint64_t body_bytes[2];
+	struct traffic_latency {
+		uint64_t counts[TRAFFIC_LATENCY_BUCKETS + 1]; /* the last: longer than all bounds */
+		double sum;				      /* seconds */
+	} latency[2];
+};
+
 struct loader {
 	const struct spec *spec;
 	const char *node;
@@ -54,6 +67,7 @@ struct loader {
 	int64_t wall_offset_ns;	     /* as of the last turn */
 	uint32_t unknown_interfaces; /* bit n: interface n of the spec exists nowhere */
 	/* counters */
+	struct traffic traffic;
 	uint64_t filtered;   /* messages that --direction and --message left out */
 	uint64_t unwritable; /* messages for which memory ran out */
 	uint64_t seq;	     /* of the last message that was not filtered */
@@ -69,6 +83,9 @@ int own_wire(struct loader *l);
 void own_done(struct loader *l);
 /* The marker of a request that goes out on this socket: for sink_callback. */
 size_t own_line(void *loader, int fd, char *line, size_t size);
+
+void traffic_count(struct traffic *t, const struct dump_message *m);
+void traffic_metrics(const struct traffic *t, struct metrics *m);
 
 /* What telemetry asks for: ledger.c. */
 void ledger_metrics(void *loader, struct metrics *m);

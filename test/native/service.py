@@ -88,6 +88,21 @@ def metrics_that_are_promised(t):
 
 
 @test(shared=())
+def traffic_as_metrics(t):
+    """Requests, responses by class, latency: counted at both ends."""
+    def now():
+        m = t.loader.metrics()
+        return [m.sum("ebpfdump_http_requests_total", direction=d) for d in ("egress", "ingress")] + \
+            [m.sum("ebpfdump_http_responses_total", direction=d, **{"class": "2xx"}) for d in ("egress", "ingress")] + \
+            [m.sum("ebpfdump_http_server_seconds_count"), m.sum("ebpfdump_http_client_seconds_count")]
+    before = now()
+    exchange_by_sockets(t.path("y"), t.net.server)
+    t.loader.exchange(t.path("y"))
+    # two exchanges, each with both ends on this machine
+    equal([b - a for a, b in zip(before, now())], [2] * 6, "what was counted")
+
+
+@test(shared=())
 def clients_that_are_slow_or_many(t):
     """The capture goes on while 80 clients never finish their request, and 50 ask at once; then all is as before."""
     slow = []
