@@ -85,8 +85,9 @@ def version():
 
 def words(name):
     """bodyBytes -> Body bytes"""
-    text = re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', name)
-    return text[0].upper() + text[1:].lower()
+    text = re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', name).lower()
+    text = re.sub(r'\b(ca|hmac|url)\b', lambda m: m.group().upper(), text)
+    return text[0].upper() + text[1:]
 
 
 X = 'urn:alm:descriptor:com.tectonic.ui:'
@@ -98,7 +99,9 @@ def descriptors(schema, prefix=''):
     """A descriptor for each field: of an object those of its fields, too."""
     for name, field in schema.get('properties', {}).items():
         path = prefix + name
-        row = {'path': path, 'displayName': words(name), 'description': field.get('description', '')}
+        # of a field of an object: "Batch bytes"
+        title = words(f'{prefix.split(".")[-2]} {words(name).lower()}' if prefix else name)
+        row = {'path': path, 'displayName': title, 'description': field.get('description', '')}
         hints = BY_PATH.get(path)
         if hints is None:
             if 'enum' in field:

@@ -257,17 +257,23 @@ static void callback(const struct loader *l, struct metrics *m)
 		"Messages that could not be spooled though there was room.", s->spool_write_errors);
 }
 
+/* "off": not wanted; "none": wanted, and there is none. */
+static const char *hook_in_use(const struct loader *l, int direction)
+{
+	if (!(l->spec->directions & 1U << direction))
+		return "off";
+	return l->probe ? probe_hook_name(direction ? l->plan.ingress : l->plan.egress) : "none";
+}
+
 static void hooks(const struct loader *l, struct metrics *m)
 {
 	static const char *const name = "ebpfdump_hook_info";
 
-	metrics_family(m, name, METRICS_GAUGE, "The hook in use for each direction.");
+	metrics_family(m, name, METRICS_GAUGE,
+		"The hook in use for each direction; none: there is none that works, off: not wanted.");
 	for (int d = 0; d < 2; d++)
 		metrics_u64(m, name, 1, "direction", d ? "ingress" : "egress", "hook",
-			!l->probe || !(l->options.directions & 1U << d)
-				? "none"
-				: probe_hook_name(d ? l->plan.ingress : l->plan.egress),
-			NULL);
+			hook_in_use(l, d), NULL);
 	if (!l->options.n_interfaces)
 		return;
 	metrics_family(m, "ebpfdump_interface_missing", METRICS_GAUGE,
@@ -335,7 +341,9 @@ int ledger_reference(FILE *out)
 		.timeout_ms = 1000,
 		.queue_bytes = SINK_QUEUE_MIN};
 	const char *interfaces[] = {"eth0"};
-	struct loader l = {.options = {.interfaces = interfaces, .n_interfaces = 1}};
+	static const struct spec wants_both = {.directions = 3};
+	struct loader l = {
+		.spec = &wants_both, .options = {.interfaces = interfaces, .n_interfaces = 1}};
 	struct metrics m = {.out = &text};
 	struct err err = {0};
 	const char *p, *end;

@@ -1,15 +1,20 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""config/ and bundle/: every overlay renders, what is generated is up to date, names and images are consistent, and the bundle's
+"""usage: config.py BUILD-FOLDER
+
+config/ and bundle/: every overlay renders, what is generated is up to date, names and images are consistent, and the bundle's
 checks find each of the faults that are put into it. Ends with `N passed, N failed`."""
 import copy
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 
 import yaml
 
@@ -138,6 +143,89 @@ def consistent(documents):
             'callback-service' in str(d['spec'].get('callback'))]
     check("the samples' callback is the receiver", urls and set(urls) ==
           {'http://callback-service.ebpfdump-operator-system.svc.cluster.local:9376/ingest'}, urls)
+
+
+# ---- config/prometheus ----
+
+def receiver_metrics(build):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        address = '127.0.0.1:%d' % s.getsockname()[1]
+    process = subprocess.Popen([os.path.join(build, 'ebpfdump-callback'), '--listen', address], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            try:
+                with urllib.request.urlopen(f'http://{address}/metrics', timeout=10) as answer:
+                    return re.findall(r'^# TYPE (\S+) (\S+)$', answer.read().decode(), re.M)
+            except OSError:
+                time.sleep(0.1)
+        return []
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def known_metrics(build):
+    """What /metrics of the three programs has; loader and operator print it by the same code."""
+    kinds = dict(receiver_metrics(build))
+    check('the metrics of the callback are known', len(kinds) > 10, kinds)
+    names = set(kinds)
+    for program in ('loader', 'operator'):
+        text = subprocess.run([os.path.join(build, 'ebpfdump-' + program), '--reference'], capture_output=True, text=True).stdout
+        rows = re.findall(r'^\| `((?:ebpfdump|process)_[a-z0-9_]+)` \| (counter|gauge|histogram) ', text, re.M)
+        check(f'the metrics of the {program} are known', len(rows) > 10, text[-2000:])
+        kinds.update(rows)
+        names |= {n for n, _ in rows}
+    for name, kind in kinds.items():
+        if kind == 'histogram':
+            names |= {name + end for end in ('_bucket', '_sum', '_count')}
+    return names
+
+
+def prometheus(documents, build):
+    known = known_metrics(build)
+    rules = [d for d in documents['prometheus'] if d['kind'] == 'PrometheusRule'][0]['spec']
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, 'rules.yaml'), 'w') as f:
+            yaml.safe_dump(rules, f)
+        shutil.copy(os.path.join(HOME, 'test/config/rules_test.yaml'), folder)
+        for arguments in (['check', 'rules', 'rules.yaml'], ['test', 'rules', 'rules_test.yaml']):
+            done = subprocess.run(['promtool', *arguments], cwd=folder, capture_output=True, text=True)
+            check('promtool ' + ' '.join(arguments), done.returncode == 0, done.stdout + done.stderr)
+        # a test that cannot fail would be none
+        with open(os.path.join(folder, 'rules.yaml'), 'w') as f:
+            f.write(yaml.safe_dump(rules).replace('== 0', '== 5').replace('> 0', '> 5000'))
+        done = subprocess.run(['promtool', 'test', 'rules', 'rules_test.yaml'], cwd=folder, capture_output=True, text=True)
+        check('promtool test rules fails with other rules', done.returncode != 0)
+    with open(os.path.join(HOME, 'test/config/rules_test.yaml')) as f:
+        tested = {t['alertname'] for c in yaml.safe_load(f)['tests'] for t in c['alert_rule_test'] if t.get('exp_alerts')}
+    alerts = {r['alert'] for g in rules['groups'] for r in g['rules'] if 'alert' in r}
+    check('every alert is tested', alerts == tested, alerts ^ tested)
+    expressions = [('rules', r['expr']) for g in rules['groups'] for r in g['rules']]
+    with open(os.path.join(HOME, 'config/prometheus/dashboard.json')) as f:
+        dashboard = json.load(f)
+    expressions += [(p['title'], t['expr']) for p in dashboard['panels'] for t in p.get('targets', [])]
+    check('the dashboard has panels of each kind of thing', len(expressions) > 25 and [p['title'] for p in dashboard['panels']
+                                                                                       if p['type'] == 'row'], len(expressions))
+    for where, expression in expressions:
+        used = set(re.findall(r'\b(?:ebpfdump|process)_[a-z0-9_]+', expression))
+        check(f'metrics of {where} exist: {expression[:70]!r}', used and used <= known, used - known)
+    panels = [p for p in dashboard['panels'] if 'targets' in p]
+    check('every panel has a title of its own', len({p['title'] for p in panels}) == len(panels))
+    spots = [(x, y) for p in dashboard['panels'] for x in range(p['gridPos']['x'], p['gridPos']['x'] + p['gridPos']['w'])
+             for y in range(p['gridPos']['y'], p['gridPos']['y'] + p['gridPos']['h'])]
+    check('no panel lies on another', len(spots) == len(set(spots)))
+    monitors = {d['kind']: d for d in documents['prometheus']}
+    scraped = monitors['PodMonitor']['spec']
+    operator = [d for d in documents['default'] if d['kind'] == 'Deployment'][0]['spec']['template']
+    ports = {p['name'] for c in operator['spec']['containers'] for p in c['ports']}
+    check('the PodMonitor finds the operator', scraped['selector']['matchLabels'].items() <= operator['metadata']['labels'].items() and
+          {e['port'] for e in scraped['podMetricsEndpoints']} <= ports, scraped)
+    service = [d for d in documents['callback'] if d['kind'] == 'Service'][0]
+    found = monitors['ServiceMonitor']['spec']
+    check('the ServiceMonitor finds the receiver', found['selector']['matchLabels'].items() <= service['metadata']['labels'].items()
+          and {e['port'] for e in found['endpoints']} <= {p['name'] for p in service['spec']['ports']}, found)
 
 
 # ---- bundle/ ----
@@ -309,6 +397,7 @@ def faults():
 everything = overlays()
 installer(everything)
 consistent(everything)
+prometheus(everything, sys.argv[1] if len(sys.argv) > 1 else os.path.join(HOME, 'build'))
 bundle_files(everything)
 faults()
 check('a bundle is broken in at least twenty ways', len(FAULTS) >= 20)
