@@ -117,8 +117,10 @@ void kube_compact(struct json_object *object)
 		struct lh_table *table = json_object_get_object(object);
 		struct json_object_iterator it = json_object_iter_begin(object);
 		struct json_object_iterator end = json_object_iter_end(object);
-		/* a table is kept at most two thirds full; if it cannot be had it stays as it is */
-		int size = lh_table_length(table) * 3 / 2 + 2;
+		int n = lh_table_length(table);
+		/* The least that json-c fills without growing (its load factor is 0.66). If it
+		 * cannot be had, all stays as it is. */
+		int size = n > 0 ? (n - 1) * 50 / 33 + 1 : 1;
 
 		for (; !json_object_iter_equal(&it, &end); json_object_iter_next(&it))
 			kube_compact(json_object_iter_peek_value(&it));

@@ -332,7 +332,9 @@ struct kube_reflector_options {
 	/* Objects of one page; 0: 100. client-go asks for 500, which json-c turns into 15 MiB. */
 	uint32_t page_limit;
 	uint32_t objects_max; /* of the cache; 0: 10000. More are left out, counted, and said. */
-	bool keep_managed_fields; /* false: metadata.managedFields is dropped, most of the memory */
+	/* false: metadata.managedFields and kubectl's copy of the last applied object are dropped,
+	 * most of the memory. */
+	bool keep_all;
 	struct kube_reflector_timing timing;
 	/* old: the state before (UPDATED), else NULL. The cache already has the new state. Same
 	 * name with another UID comes as DELETED, then ADDED. */

@@ -19,6 +19,7 @@
 #define SHORT_WATCHES	5 /* with events, in a row: then they are not at once any more */
 #define QUERY_MAX	8192
 #define RV_MAX		256
+#define LAST_APPLIED	"kubectl.kubernetes.io/last-applied-configuration"
 
 struct kube_reflector {
 	struct kube_reflector_options options;
@@ -249,9 +250,13 @@ static bool has_kind(const struct kube_reflector *r, const struct json_object *o
 static int tidy(const struct kube_reflector *r, struct json_object *object)
 {
 	struct json_object *metadata = kube_get(object, "metadata");
+	struct json_object *annotations = kube_get(object, "metadata.annotations");
 
-	if (!r->options.keep_managed_fields)
+	if (!r->options.keep_all) {
 		json_object_object_del(metadata, "managedFields");
+		if (json_object_is_type(annotations, json_type_object))
+			json_object_object_del(annotations, LAST_APPLIED);
+	}
 	/* Items of built-in kinds come without these. */
 	if (!kube_get(object, "kind") &&
 		json_object_object_add(object, "kind", json_object_new_string(r->kind)) < 0)

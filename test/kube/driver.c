@@ -35,6 +35,7 @@ static struct {
 	struct kube_election *election;
 	struct kube_recorder *recorder;
 	struct kube_proxy *proxy;
+	const char *unix_socket;
 	bool guard;
 	bool quiet; /* changes are counted, not printed */
 	uint64_t changes[4], calls;
@@ -361,6 +362,8 @@ static void do_events(void)
 static void on_up(void *ctx)
 {
 	say("up");
+	if (d.reflector)
+		kube_reflector_kick(d.reflector);
 }
 
 static void on_down(void *ctx, const char *why)
@@ -391,6 +394,7 @@ static void do_proxy(char **words, int n)
 		.client = d.client,
 		.program = words[1],
 		.port = (uint16_t)strtoul(words[2], NULL, 10),
+		.unix_socket = d.unix_socket,
 		.accept_paths = paths,
 		.timing =
 			{
@@ -531,7 +535,7 @@ int main(int argc, char **argv)
 	log_setup(getenv("DRIVER_DEBUG") ? LOG_DEBUG : LOG_WARN, LOG_TEXT, "driver", "");
 	d.in = BUF_INIT((size_t)64 << 20);
 	if (strncmp(argv[1], "unix:", 5) == 0)
-		options.unix_socket = argv[1] + 5;
+		options.unix_socket = d.unix_socket = argv[1] + 5;
 	else
 		options.url = argv[1];
 	if (argc > 2) {

@@ -66,6 +66,7 @@ class Driver:
         environ = dict(os.environ, ASAN_OPTIONS=f"exitcode={FOUND}:detect_leaks=1", LSAN_OPTIONS=f"exitcode={FOUND}",
                        UBSAN_OPTIONS=f"exitcode={FOUND}:halt_on_error=1:print_stacktrace=1", http_proxy="http://192.0.2.1:9",
                        **(env or {}))
+        self.killed = False
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen([*prefix, program or SAN, url, *args], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environ)
@@ -135,7 +136,7 @@ class Driver:
             self.process.kill()
             self.process.wait()
             raise Failed("it does not end") from None
-        check(code == 0, f"exit status {code}:", self.stderr())
+        check(code == 0 or self.killed, f"exit status {code}:", self.stderr())
 
     def __enter__(self):
         return self
@@ -1112,50 +1113,94 @@ def events_that_are_refused():
 
 # ---- the proxy's supervisor ------------------------------------------------------------------------------------------
 
+# What kubectl proxy does as far as it matters here: a filter, and everything else to the API server at $UPSTREAM.
 FAKE = """#!/usr/bin/env python3
-import os, signal, sys, time
-port = [a for a in sys.argv if a.startswith("--port=")][0][7:]
+import os, re, signal, socket, sys, threading
+flags = dict(a[2:].split("=", 1) for a in sys.argv[2:])
 folder = os.path.dirname(os.path.abspath(__file__))
 with open(folder + "/starts", "a") as f:
     mask = [l.split()[1] for l in open("/proc/self/status") if l.startswith(("SigBlk", "SigIgn"))]
     f.write(repr({"pid": os.getpid(), "argv": sys.argv[1:], "fds": sorted(os.listdir("/proc/self/fd")), "pgid": os.getpgid(0), "mask": mask}) + "\\n")
-print("Starting to serve on 127.0.0.1:" + port, flush=True)
+print("Starting to serve on 127.0.0.1:" + flags["port"], flush=True)
 if os.path.exists(folder + "/broken"):
     print("error: no way", file=sys.stderr, flush=True)
     sys.exit(3)
 if os.path.exists(folder + "/stubborn"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-import http.server
-class H(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        body = b"{}" if self.path.startswith("/version") else b"Forbidden"
-        self.send_response(200 if self.path.startswith("/version") else 403)
-        self.send_header("Content-Type", "application/json" if body == b"{}" else "text/plain")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *a):
+def copy(a, b):
+    try:
+        while data := a.recv(65536):
+            b.sendall(data)
+    except OSError:
         pass
-class S(http.server.ThreadingHTTPServer):
-    allow_reuse_address = True
-S(("127.0.0.1", int(port)), H).serve_forever()
+    for s in (a, b):
+        try:
+            s.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+def answer(sock, code, body):
+    sock.sendall(b"HTTP/1.1 %d X\\r\\nContent-Type: text/plain\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n" % (code, len(body)) + body)
+    sock.shutdown(socket.SHUT_RDWR)
+def serve(sock):
+    head = b""
+    while b"\\r\\n\\r\\n" not in head:
+        data = sock.recv(65536)
+        if not data:
+            return
+        head += data
+    path = head.split()[1].decode().split("?")[0]
+    if not any(re.search(p, path) for p in flags["accept-paths"].split(",")):
+        return answer(sock, 403, b"Forbidden")
+    try:
+        up = socket.create_connection(("127.0.0.1", int(os.environ["UPSTREAM"])))
+    except OSError as e:
+        return answer(sock, 500, b"dial tcp: connect: connection refused")
+    # one request a connection: a kept one would pass the filter
+    up.sendall(head.replace(b"HTTP/1.1\\r\\n", b"HTTP/1.1\\r\\nConnection: close\\r\\n", 1))
+    threading.Thread(target=copy, args=(sock, up), daemon=True).start()
+    copy(up, sock)
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("127.0.0.1", int(flags["port"])))
+listener.listen(64)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """
 
 
 class Proxy:
-    def __enter__(self):
+    """A scripted API server, and a driver that supervises a proxy to it: the one above, or the real kubectl."""
+
+    def __init__(self, program=None, unix=False):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="kube-"))
-        self.program = self.folder / "kubectl"
-        self.program.write_text(FAKE, encoding="utf-8")
-        self.program.chmod(0o755)
+        self.server = Server()
+        upstream = self.server.url.rsplit(":", 1)[1]
         with Server() as free:
             self.port = int(free.url.rsplit(":", 1)[1])
-        self.url = f"http://127.0.0.1:{self.port}"
-        return self
+        self.program = program
+        if not program:
+            self.program = self.folder / "kubectl"
+            self.program.write_text(FAKE, encoding="utf-8")
+            self.program.chmod(0o755)
+        config = self.folder / "config"
+        config.write_text(json.dumps({
+            "apiVersion": "v1", "kind": "Config", "current-context": "x", "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+            "clusters": [{"name": "x", "cluster": {"server": self.server.url}}], "users": [{"name": "x", "user": {}}]}), encoding="utf-8")
+        self.url = f"unix:{self.folder}/sock" if unix else f"http://127.0.0.1:{self.port}"
+        self.driver = Driver(self.url, env={"UPSTREAM": upstream, "KUBECONFIG": str(config), "HOME": str(self.folder)})
 
-    def __exit__(self, *_):
-        shutil.rmtree(self.folder)
+    def __enter__(self):
+        return self, self.driver
+
+    def __exit__(self, kind, *rest):
+        try:
+            self.driver.__exit__(kind, *rest)
+        finally:
+            self.server.close()
+            shutil.rmtree(self.folder)
+
+    def start(self, options=""):
+        self.driver.say(f"proxy {self.program} {self.port} {options}")
 
     def starts(self):
         path = self.folder / "starts"
@@ -1164,8 +1209,8 @@ class Proxy:
 
 @case
 def proxy_starts_and_stops():
-    with Proxy() as proxy, Driver(proxy.url) as d:
-        d.say(f"proxy {proxy.program} {proxy.port}")
+    with Proxy() as (proxy, d):
+        proxy.start()
         d.until("up")
         start = proxy.starts()[0]
         check(start["argv"] == ["proxy", "--address=127.0.0.1", f"--port={proxy.port}",
@@ -1173,47 +1218,73 @@ def proxy_starts_and_stops():
         check(start["pgid"] == start["pid"], "a group of its own:", start)
         check(len(start["fds"]) <= 5, "nothing but its output (and what it opened itself):", start)
         check(int(start["mask"][0], 16) == 0, "no signal is blocked:", start)
-        check(d.request("GET", "/version")["result"] == "ok")
         d.say("stopproxy")
         d.until("stopped")
         until(lambda: not pathlib.Path(f"/proc/{start['pid']}").exists(), "it is gone and reaped")
         check(d.ask("proxyinfo")["deaths"] == 0)
 
 
-@case
-def proxy_killed():
-    """The watch goes on from the same version, without a list."""
-    with Proxy() as proxy, Driver(proxy.url) as d:
-        d.say(f"proxy {proxy.program} {proxy.port}")
+def life_of_a_proxy(program, unix=False):
+    with Proxy(program, unix) as (proxy, d):
+        server = proxy.server
+        server.script(items(10, obj("a", 1)), watch(event("ADDED", obj("b", 11))))
+        server.route = lambda request: text(200, '{"major":"1"}', content_type="application/json") if request.path == "/version" else None
+        proxy.start("probe=300 timeout=400")
         d.until("up")
+        d.reflect()
+        d.until("added default/b")
+        ours = [r for r in server.requests if r.path == s.GROUP]
+        check(ours[0].headers["user-agent"].startswith("ebpfdump-operator/"), ours[0].headers)
+        check(d.request("GET", "/version")["result"] == "ok")
+        check(d.request("GET", "/api/v1/secrets")["result"] == "filtered", "the filter")
+        # killed: the watch goes on from the same version, without a list
+        server.script(watch(event("ADDED", obj("c", 12))))
         pid = d.ask("proxyinfo")["pid"]
         os.kill(pid, signal.SIGKILL)
-        check("killed by signal 9" in d.until("down"))
-        d.until("up")
-        info = d.ask("proxyinfo")
-        check(info["deaths"] == 1 and info["starts"] == 2 and info["pid"] != pid and info["up"], info)
+        d.until("down killed by signal 9")
+        d.until("added default/c")
+        info = until(lambda: (lambda i: i if i["up"] else None)(d.ask("proxyinfo")), "up again")
+        check(info["deaths"] == 1 and info["starts"] == 2 and info["pid"] != pid, info)
         check(not pathlib.Path(f"/proc/{pid}").exists(), "reaped")
-        check(d.request("GET", "/version")["result"] == "ok")
+        ours = [str(r) for r in server.requests if r.path == s.GROUP]
+        check(ours == ["get", "watch(10)", "watch(11)"], ours)
+        # hung: nothing is answered, not even by the proxy itself
+        server.script(watch(event("ADDED", obj("d", 13))))
+        os.kill(info["pid"], signal.SIGSTOP)
+        d.until("down it does not answer")
+        d.until("added default/d")
+        check(until(lambda: (lambda i: i if i["up"] else None)(d.ask("proxyinfo")), "up again")["hangs"] == 1)
+        # an API server that does not answer is no proxy that hangs
+        server.otherwise = hang
+        server.route = lambda request: None
+        check(d.request("GET", "/version", flags=4)["result"] == "timeout")
+        check(d.ask("proxyinfo")["up"] and d.ask("proxyinfo")["hangs"] == 1)
+        # and one that is not there neither
+        server.close()
+        check(d.request("GET", "/version", flags=4)["result"] == "unreachable")
+        check(d.ask("proxyinfo")["up"])
 
 
 @case
-def proxy_hangs():
-    with Proxy() as proxy, Driver(proxy.url) as d:
-        d.say(f"proxy {proxy.program} {proxy.port} probe=300 timeout=300")
-        d.until("up")
-        pid = d.ask("proxyinfo")["pid"]
-        os.kill(pid, signal.SIGSTOP)
-        check("does not answer" in d.until("down"))
-        d.until("up")
-        info = d.ask("proxyinfo")
-        check(info["hangs"] == 1 and info["deaths"] == 1 and info["pid"] != pid, info)
+def proxy_killed_and_hung():
+    life_of_a_proxy(None)
+
+
+if shutil.which("kubectl"):
+    @case
+    def kubectl_killed_and_hung():
+        life_of_a_proxy(shutil.which("kubectl"))
+
+    @case
+    def kubectl_on_a_unix_socket():
+        life_of_a_proxy(shutil.which("kubectl"), unix=True)
 
 
 @case
 def proxy_that_cannot_live():
-    with Proxy() as proxy, Driver(proxy.url) as d:
+    with Proxy() as (proxy, d):
         (proxy.folder / "broken").touch()
-        d.say(f"proxy {proxy.program} {proxy.port} backoff=50")
+        proxy.start("backoff=50")
         line = d.until("fatal")
         check("exit status 3" in line and "no way" in line, line)
         check(len(proxy.starts()) == 5, len(proxy.starts()))
@@ -1226,9 +1297,9 @@ def proxy_that_cannot_live():
 
 @case
 def proxy_that_does_not_stop():
-    with Proxy() as proxy, Driver(proxy.url) as d:
+    with Proxy() as (proxy, d):
         (proxy.folder / "stubborn").touch()
-        d.say(f"proxy {proxy.program} {proxy.port} stop=300")
+        proxy.start("stop=300")
         d.until("up")
         pid = proxy.starts()[0]["pid"]
         d.say("stopproxy")
@@ -1238,9 +1309,8 @@ def proxy_that_does_not_stop():
 
 @case
 def proxy_dies_with_its_parent():
-    with Proxy() as proxy:
-        d = Driver(proxy.url)
-        d.say(f"proxy {proxy.program} {proxy.port}")
+    with Proxy() as (proxy, d):
+        proxy.start()
         d.until("up")
         pid = proxy.starts()[0]["pid"]
         d.process.kill()
@@ -1252,6 +1322,7 @@ def proxy_dies_with_its_parent():
             except FileNotFoundError:
                 return True
         until(gone, "it is gone")
+        d.killed = True
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------

@@ -169,6 +169,8 @@ class Server:
                     except queue.Empty:
                         step = self.otherwise
                 step(request, conn)
+                if request.headers.get("connection") == "close":
+                    break
         except OSError:
             pass
         finally:
