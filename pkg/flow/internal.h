@@ -153,6 +153,7 @@ struct conn {
 	uint32_t forgotten;	  /* outstanding requests that came before `first` */
 	bool unsure;		  /* messages may be missing: pair only what is alone */
 	bool crowded;		  /* unsure, and more than one request is outstanding */
+	bool stray;		  /* a response without a request came since the last request */
 	uint8_t left;		  /* enum left: no message is looked for any more */
 	struct stream streams[2]; /* enum capture_direction */
 	struct dump_conn dump;
@@ -244,6 +245,8 @@ void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct mes
 void pair_take(struct flow *flow, struct conn *c, unsigned dir, struct message *m);
 /* Bytes are lost in which requests (responses) may have been. */
 void pair_lost(struct flow *flow, struct conn *c, enum stream_role role);
+/* A request is missing in the stream of requests, between two messages. */
+void pair_missed(struct flow *flow, struct conn *c);
 /* A direction is joined in the middle. */
 void pair_joined(struct flow *flow, struct conn *c);
 /* The last request of this direction never left. */

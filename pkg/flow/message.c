@@ -194,7 +194,7 @@ bool message_begins(const char *p, size_t len)
 }
 
 /* Whether the next message begins here. */
-static bool resync(struct conn *c, unsigned dir, const char *p, size_t len)
+static bool resync(struct flow *flow, struct conn *c, unsigned dir, const char *p, size_t len)
 {
 	struct stream *s = &c->streams[dir];
 	enum stream_role role = role_of(c, dir);
@@ -215,6 +215,9 @@ static bool resync(struct conn *c, unsigned dir, const char *p, size_t len)
 	}
 	s->state = STREAM_IDLE;
 	s->strict = true;
+	/* responses may have passed in what was skipped */
+	if (role == ROLE_RESPONSES && c->forgotten > 0)
+		pair_lost(flow, c, role);
 	return true;
 }
 
@@ -713,7 +716,7 @@ void message_bytes(struct flow *flow, struct conn *c, unsigned dir, const struct
 			flow->stats.bytes_left_out += len;
 			return;
 		} else if (unlikely(c->left) ||
-			   (s->state == STREAM_LOST && !resync(c, dir, p, len))) {
+			   (s->state == STREAM_LOST && !resync(flow, c, dir, p, len))) {
 			flow->stats.bytes_unparsed += len;
 			return;
 		} else if (s->state == STREAM_HEAD) {
@@ -739,6 +742,8 @@ void message_gap(struct flow *flow, struct conn *c, unsigned dir, uint64_t n)
 		return;
 	case STREAM_IDLE:
 		message_lose(flow, c, dir);
+		if (role_of(c, dir) == ROLE_REQUESTS && !c->left)
+			pair_missed(flow, c);
 		return;
 	case STREAM_HEAD:
 		partial_give_up(flow, c, dir, n, FLOW_ERROR_HEAD_GAP);

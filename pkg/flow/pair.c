@@ -106,6 +106,13 @@ void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct mes
 
 	if (method.len == 0)
 		return;
+	c->stray = false;
+	if (c->unsure && c->forgotten > 0 && !c->crowded) {
+		/* behind one that is missing: it may be more than one */
+		pair_forget_all(flow, c);
+		c->forgotten++;
+		return;
+	}
 	if (c->unsure && (c->crowded || c->first)) {
 		pair_forget_all(flow, c);
 		c->forgotten = 0;
@@ -170,6 +177,7 @@ void pair_take(struct flow *flow, struct conn *c, unsigned dir, struct message *
 	if (!interim) {
 		c->unsure = c->unsure && !m->request;
 		c->crowded = false;
+		c->stray |= !m->request;
 	}
 }
 
@@ -182,6 +190,17 @@ void pair_lost(struct flow *flow, struct conn *c, enum stream_role role)
 		c->forgotten = 0;
 	}
 	c->unsure = true;
+}
+
+void pair_missed(struct flow *flow, struct conn *c)
+{
+	c->unsure = true;
+	/* it has been answered already, most likely */
+	if (c->stray || c->crowded)
+		return;
+	/* Its answer comes before those to requests behind it. */
+	pair_forget_all(flow, c);
+	c->forgotten++;
 }
 
 void pair_joined(struct flow *flow, struct conn *c)

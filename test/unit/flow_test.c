@@ -1040,6 +1040,96 @@ START_TEST(pair_lost_request)
 }
 END_TEST
 
+/* A request is missing as a whole: what it would be paired with is known by when the hole shows. */
+START_TEST(pair_missing_request)
+{
+	struct rig r;
+
+	rig_init(&r);
+	/* one by one: the response came before the next request */
+	call(&r, OUT, GET("/1"));
+	call(&r, IN, OK(0));
+	skip(&r, OUT, 40);
+	call(&r, IN, OK(0));
+	call(&r, OUT, GET("/3"));
+	call(&r, IN, OK(0));
+	expect(&r, "out GET /1 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0] for GET /1 h\n"
+		   "in 200 1 [Content-Length=0]\n"
+		   "out GET /3 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0] for GET /3 h\n");
+	/* pipelined: the first response may be that of the missing one */
+	skip(&r, OUT, 40);
+	call(&r, OUT, GET("/5"));
+	call(&r, IN, OK(0) OK(0));
+	call(&r, OUT, GET("/6"));
+	call(&r, IN, OK(0));
+	expect(&r, "out GET /5 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0]\n"
+		   "in 200 1 [Content-Length=0]\n"
+		   "out GET /6 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0] for GET /6 h\n");
+	/* behind others that wait */
+	call(&r, OUT, GET("/7"));
+	skip(&r, OUT, 40);
+	call(&r, OUT, GET("/9") GET("/10"));
+	call(&r, IN, OK(0) OK(0));
+	call(&r, OUT, GET("/11"));
+	call(&r, IN, OK(0) OK(0) OK(0));
+	call(&r, OUT, GET("/12"));
+	call(&r, IN, OK(0));
+	expect(&r, "out GET /7 1 [Host=h]\n"
+		   "out GET /9 1 [Host=h]\n"
+		   "out GET /10 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0]\n"
+		   "in 200 1 [Content-Length=0]\n"
+		   "out GET /11 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0]\n"
+		   "in 200 1 [Content-Length=0]\n"
+		   "in 200 1 [Content-Length=0]\n"
+		   "out GET /12 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0] for GET /12 h\n");
+	rig_done(&r);
+}
+END_TEST
+
+/* The response is missing, too, or the request alone: neither may keep others from being paired
+ * for ever. */
+START_TEST(pair_missing_exchange)
+{
+	struct rig r;
+
+	rig_init(&r);
+	call(&r, OUT, GET("/1"));
+	call(&r, IN, OK(0));
+	skip(&r, OUT, 40);
+	skip(&r, IN, 40);
+	call(&r, OUT, GET("/3"));
+	call(&r, IN, OK(0));
+	call(&r, OUT, GET("/4"));
+	call(&r, IN, OK(0));
+	expect(&r, "out GET /1 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0] for GET /1 h\n"
+		   "out GET /3 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0]\n"
+		   "out GET /4 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0] for GET /4 h\n");
+	/* responses are out of step while a request goes missing */
+	skip(&r, IN, 40);
+	call(&r, IN, "the rest of something");
+	skip(&r, OUT, 40);
+	call(&r, OUT, GET("/6"));
+	call(&r, IN, OK(0));
+	call(&r, OUT, GET("/7"));
+	call(&r, IN, OK(0));
+	expect(&r, "out GET /6 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0]\n"
+		   "out GET /7 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0] for GET /7 h\n");
+	rig_done(&r);
+}
+END_TEST
+
 START_TEST(latency)
 {
 	struct rig r;
@@ -2378,6 +2468,8 @@ int main(void)
 	tcase_add_test(rest, pair_limit);
 	tcase_add_test(rest, pair_long);
 	tcase_add_test(rest, pair_lost_request);
+	tcase_add_test(rest, pair_missing_request);
+	tcase_add_test(rest, pair_missing_exchange);
 	tcase_add_test(rest, latency);
 	tcase_add_test(rest, ends);
 	tcase_add_test(rest, faults);
