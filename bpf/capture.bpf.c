@@ -48,7 +48,12 @@ const volatile bool ingress_packets = false;
  * established. */
 const volatile bool count_fastopen = false;
 
+/* Where the kernel keeps preempt_dynamic_mode; 0: not known. */
+const volatile __u64 preempt_mode_at = 0;
+
 /* ---- shared with user space while running ---- */
+
+__u32 preempt_mode = 0; /* its value + 1, once identify() ran */
 
 __u32 own_tgid = 0; /* the loader, in the initial pid namespace */
 /* Where the loader listens: for packets to it, where its listening socket cannot hand down its
@@ -1643,10 +1648,15 @@ int BPF_PROG(raw_tp__tcp_destroy_sock, struct sock *sk)
 }
 
 /* Run once by the loader itself (BPF_PROG_RUN): what its process is called in the initial pid
- * namespace. */
+ * namespace, and a variable of the kernel. */
 SEC("raw_tp")
 int identify(void *ctx)
 {
+	int mode;
+
+	if (preempt_mode_at &&
+		!bpf_probe_read_kernel(&mode, sizeof(mode), (const void *)preempt_mode_at))
+		preempt_mode = mode + 1;
 	own_tgid = bpf_get_current_pid_tgid() >> 32;
 	return 0;
 }

@@ -427,6 +427,11 @@ static int attach(struct loader *l, struct err *err)
 				d ? "received" : "sent");
 		else
 			log_info("%s by %s", d ? "received" : "sent", probe_hook_name(hook));
+		if (l->offer.preempts && (hook == PROBE_FENTRY || hook == PROBE_FEXIT))
+			log_warn(
+				"this kernel preempts itself: under load it leaves out runs of %s, and "
+				"what passes meanwhile is missing (ebpfdump_kernel_missed_runs_total)",
+				probe_hook_name(hook));
 	}
 	l->unknown_interfaces = probe_unknown_interfaces(&l->options);
 	for (uint32_t i = 0; i < l->options.n_interfaces; i++)

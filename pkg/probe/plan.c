@@ -33,6 +33,14 @@ enum capture_direction probe_hook_direction(enum probe_hook hook)
 	return hooks[hook].direction;
 }
 
+enum probe_hook probe_hook_order(bool preempts, unsigned i)
+{
+	static const enum probe_hook kprobes_first[PROBE_HOOK_MAX] = {PROBE_KPROBE, PROBE_FENTRY,
+		PROBE_TRACEPOINT, PROBE_CLEANUP, PROBE_KRETPROBE, PROBE_FEXIT, PROBE_CGROUP_SKB};
+
+	return preempts ? kprobes_first[i] : (enum probe_hook)i;
+}
+
 bool probe_hook_in_family(enum probe_hook hook, enum probe_family family)
 {
 	return family == PROBE_AUTO || hooks[hook].family == family;
@@ -66,7 +74,9 @@ int probe_parse_missing(const char *text, uint32_t *ret_mask, struct err *err)
 static enum probe_hook choose(const struct probe_offer *offer, enum capture_direction direction,
 	enum probe_family family, struct buf *why)
 {
-	for (enum probe_hook h = 0; h < PROBE_HOOK_MAX; h++) {
+	for (unsigned i = 0; i < PROBE_HOOK_MAX; i++) {
+		enum probe_hook h = probe_hook_order(offer->preempts, i);
+
 		if (hooks[h].direction != direction)
 			continue;
 		if (!probe_hook_in_family(h, family))

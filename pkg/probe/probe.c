@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The kernel side: loading, attaching, draining. */
+#include "pkg/probe/kernel.h"
 #include "pkg/probe/probe.h"
 
 #include <bpf/bpf.h>
@@ -96,37 +97,6 @@ static void libbpf_reason(char *out, size_t size)
 	}
 	if (best)
 		snprintf(out, size, "%.*s", (int)MIN(best_len, size - 1), best);
-}
-
-/* ---- what the process may do ---- */
-
-static bool has_capability(int cap)
-{
-	CLEANUP(fclosep)
-	FILE *f = fopen("/proc/self/status", "re");
-	char line[256];
-	unsigned long long eff = 0;
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "CapEff: %llx", &eff) == 1)
-			return eff >> cap & 1;
-	return true; /* cannot tell: let the kernel */
-}
-
-enum { CAP_NET_ADMIN_ = 12, CAP_SYS_ADMIN_ = 21, CAP_PERFMON_ = 38, CAP_BPF_ = 39 };
-
-/* ", the capability X is missing", or nothing */
-static const char *missing_capability(enum probe_hook hook)
-{
-	if (has_capability(CAP_SYS_ADMIN_))
-		return "";
-	if (!has_capability(CAP_BPF_))
-		return " (the capability CAP_BPF is missing)";
-	if (!has_capability(CAP_PERFMON_))
-		return " (the capability CAP_PERFMON is missing)";
-	if (hook == PROBE_CGROUP_SKB && !has_capability(CAP_NET_ADMIN_))
-		return " (the capability CAP_NET_ADMIN is missing)";
-	return "";
 }
 
 /* Where cgroup v2 is mounted. -ENOENT: nowhere. */
@@ -316,9 +286,7 @@ static int start(const struct probe_options *o, const struct probe_plan *plan, s
 	if (plan->ingress == PROBE_CGROUP_SKB) {
 		cgroup_fd = open_root_cgroup();
 		if (cgroup_fd < 0)
-			return err_set(err, -cgroup_fd,
-				"no cgroup2 file system is mounted "
-				"(mount -t cgroup2 none /sys/fs/cgroup/unified)");
+			return err_set(err, -cgroup_fd, "no cgroup2 file system is mounted");
 	}
 	p->n_programs = programs_of(p->skel, plan, p->programs);
 	for (size_t i = 0; i < p->n_programs; i++)
@@ -355,8 +323,9 @@ static void stop(struct probe *p)
 
 /* ---- what this kernel can do ---- */
 
-static int check_basics(struct err *err)
+static int check_basics(const struct kernel_facts *facts, struct err *err)
 {
+	const char *lacks = kernel_missing_capability(facts, PROBE_NONE);
 	struct btf *btf;
 	int r;
 
@@ -365,10 +334,11 @@ static int check_basics(struct err *err)
 	if (r < 0) {
 		if (r == -EPERM || r == -EACCES)
 			return err_set(err, EPERM,
-				"eBPF is not permitted%s: run as root, or with CAP_BPF, CAP_PERFMON and "
+				"eBPF is not permitted%s%s: run as root, or with CAP_BPF, CAP_PERFMON and "
 				"CAP_NET_ADMIN (in a container: also no seccomp profile that forbids bpf(2))",
-				missing_capability(PROBE_HOOK_MAX));
-		return err_set(err, -r, "eBPF does not work here: %s", strerror(-r));
+				lacks ? ", without the capability " : "", lacks ? lacks : "");
+		return err_set(err, -r, "eBPF does not work here: %s%s", strerror(-r),
+			r == -ENOSYS ? " (a kernel with CONFIG_BPF_SYSCALL=y is needed)" : "");
 	}
 	close(r);
 	btf = btf__load_vmlinux_btf();
@@ -387,9 +357,35 @@ static int check_basics(struct err *err)
 	return 0;
 }
 
+/* Reads from the kernel how it preempts now, where that can be changed while it runs. */
+static void read_preemption(const struct probe_options *o, struct kernel_facts *facts)
+{
+	static const struct probe_plan nothing = {.egress = PROBE_NONE, .ingress = PROBE_NONE};
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+	struct capture_bpf *skel;
+	uint64_t at;
+
+	if (!strstr(facts->version, "PREEMPT_DYNAMIC"))
+		return;
+	at = kernel_symbol("preempt_dynamic_mode");
+	skel = at ? capture_bpf__open() : NULL;
+	if (!skel)
+		return;
+	if (configure(skel, o, &nothing) == 0) {
+		skel->rodata->preempt_mode_at = at;
+		bpf_program__set_autoload(skel->progs.identify, true);
+		if (capture_bpf__load(skel) == 0 &&
+			bpf_prog_test_run_opts(bpf_program__fd(skel->progs.identify), &opts) == 0 &&
+			skel->bss->preempt_mode <= KERNEL_PREEMPT_LAZY)
+			facts->preemption = (enum kernel_preemption)skel->bss->preempt_mode;
+	}
+	capture_bpf__destroy(skel);
+}
+
 /* Loads and attaches one hook by itself, with its state in the socket if it can, and lets it go
  * again. */
-static void try_hook(const struct probe_options *o, enum probe_hook h, struct probe_offer *offer)
+static void try_hook(const struct probe_options *o, const struct kernel_facts *facts,
+	enum probe_hook h, struct probe_offer *offer)
 {
 	bool egress = probe_hook_direction(h) == CAPTURE_EGRESS;
 	bool kprobe = h == PROBE_KPROBE || h == PROBE_KRETPROBE || h == PROBE_CLEANUP;
@@ -410,9 +406,10 @@ static void try_hook(const struct probe_options *o, enum probe_hook h, struct pr
 		if (r == -EPERM)
 			break;
 	}
-	if (!offer->works[h])
-		snprintf(offer->reason[h], sizeof(offer->reason[h]), "%.200s%s", why.text,
-			missing_capability(h));
+	if (offer->works[h])
+		return;
+	snprintf(offer->reason[h], sizeof(offer->reason[h]), "%.250s", why.text);
+	kernel_remedy(facts, h, why.code, offer->remedy[h], sizeof(offer->remedy[h]));
 }
 
 int probe_try(const struct probe_options *options, bool all, struct probe_offer *ret_offer,
@@ -421,14 +418,21 @@ int probe_try(const struct probe_options *options, bool all, struct probe_offer 
 	struct probe_options small = *options;
 	struct probe_offer offer = {0};
 	bool found[2] = {false, false};
-	int r = check_basics(err);
+	CLEANUP(kernel_facts_done)
+	struct kernel_facts facts;
+	int r;
 
+	kernel_facts_read(&facts);
+	r = check_basics(&facts, err);
 	if (r)
 		return r;
 	/* maps as small as can be: this only asks */
 	small.ring_bytes = 4096;
 	small.connections = 1;
-	for (enum probe_hook h = 0; h < PROBE_HOOK_MAX; h++) {
+	read_preemption(&small, &facts);
+	offer.preempts = kernel_preempts(&facts);
+	for (unsigned i = 0; i < PROBE_HOOK_MAX; i++) {
+		enum probe_hook h = probe_hook_order(offer.preempts, i);
 		enum capture_direction d = probe_hook_direction(h);
 
 		if (options->missing & 1U << h)
@@ -437,7 +441,7 @@ int probe_try(const struct probe_options *options, bool all, struct probe_offer 
 		else if (!all && (found[d] || !probe_hook_in_family(h, options->family)))
 			snprintf(offer.reason[h], sizeof(offer.reason[h]), "not tried");
 		else
-			try_hook(&small, h, &offer);
+			try_hook(&small, &facts, h, &offer);
 		found[d] |= offer.works[h];
 	}
 	*ret_offer = offer;
@@ -454,7 +458,12 @@ void probe_print_offer(FILE *out, const struct probe_offer *offer, const struct 
 			probe_hook_direction(h) == CAPTURE_EGRESS ? "egress" : "ingress",
 			probe_hook_name(h), offer->works[h] ? "yes" : "no", chosen ? "chosen" : "",
 			offer->works[h] ? "" : offer->reason[h]);
+		if (offer->remedy[h][0])
+			fprintf(out, "%-46s to have it: %s\n", "", offer->remedy[h]);
 	}
+	if (offer->preempts && (offer->works[PROBE_FENTRY] || offer->works[PROBE_FEXIT]))
+		fprintf(out, "This kernel preempts itself, and leaves out runs of fentry and fexit "
+			     "programs under load: kprobes come first.\n");
 	if (plan)
 		fprintf(out, "Connections' state is kept in %s.\n",
 			plan->socket_storage ? "the sockets" : "a table");

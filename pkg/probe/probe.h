@@ -13,7 +13,8 @@
 
 /* ---- hooks ---- */
 
-/* Best first within each direction. The names users see: probe_hook_name(). */
+/* Best first within each direction, but see probe_hook_order(). The names users see:
+ * probe_hook_name(). */
 enum probe_hook {
 	PROBE_FENTRY,	  /* egress: fentry/tcp_sendmsg */
 	PROBE_KPROBE,	  /* egress: kprobe/tcp_sendmsg */
@@ -34,6 +35,14 @@ const char *probe_hook_name(enum probe_hook hook); /* "fentry/tcp_sendmsg"; "non
 enum capture_direction probe_hook_direction(enum probe_hook hook);
 bool probe_hook_in_family(enum probe_hook hook, enum probe_family family);
 
+/*
+ * Hook number i (< PROBE_HOOK_MAX) in the order in which they are tried and chosen. A kernel that
+ * may stop a thread inside a program (full or lazy preemption) leaves out the runs of fentry and
+ * fexit programs by others on that processor meanwhile: under load that costs messages. There the
+ * kprobes come first, which it cannot stop.
+ */
+enum probe_hook probe_hook_order(bool preempts, unsigned i);
+
 /* A bit per hook that counts as missing, from names as in "fentry,kretprobe" (tests:
  * EBPFDUMP_TEST_MISSING). */
 int probe_parse_missing(const char *text, uint32_t *ret_mask, struct err *err) MUST_CHECK;
@@ -42,7 +51,9 @@ int probe_parse_missing(const char *text, uint32_t *ret_mask, struct err *err) M
 struct probe_offer {
 	bool works[PROBE_HOOK_MAX];
 	char reason[PROBE_HOOK_MAX][256]; /* why not; "" if it works */
+	char remedy[PROBE_HOOK_MAX][256]; /* what a person could do about it; "": nothing */
 	bool storage[PROBE_HOOK_MAX];	  /* it can keep its state in the socket */
+	bool preempts; /* the kernel may stop a thread inside a program, or that cannot be told */
 };
 
 struct probe_plan {

@@ -9,19 +9,21 @@
 # A kernel that cannot be had is a failure if CI=true, else it is skipped, aloud.
 set -euo pipefail
 
+# Of these, sid's preempts itself: there auto takes kprobes before fentry and fexit.
 # suites, hooks in use, how much, hooks that count as missing, flags of the loader
 ROWS='
 bullseye,trixie              kprobe+cleanup        full  -                              --hook=kprobe
-bookworm,sid                 kprobe+cleanup        quick -                              --hook=kprobe
+bookworm                     kprobe+cleanup        quick -                              --hook=kprobe
+sid                          kprobe+cleanup        quick -                              --hook=auto
 bookworm                     fentry+fexit          full  -                              --hook=auto
-bullseye,trixie,sid          fentry+fexit          quick -                              --hook=auto
-bullseye                     fentry+fexit          quick -                              --hook=fentry
+bullseye,trixie              fentry+fexit          quick -                              --hook=auto
+bullseye,sid                 fentry+fexit          quick -                              --hook=fentry
 sid                          kprobe+kretprobe      quick cleanup                        --hook=kprobe
 bookworm                     fentry+kretprobe      quick fexit,cleanup                  --hook=auto
 bullseye,trixie              fentry+cgroup_skb     quick fexit,cleanup,kretprobe        --hook=auto
 bookworm                     kprobe+cgroup_skb     quick fentry,fexit,cleanup,kretprobe --hook=auto
 trixie                       kprobe+fexit          quick fentry                         --hook=auto
-sid                          tracepoint+fexit      quick fentry,kprobe                  --hook=auto
+sid                          tracepoint+fexit      quick fentry,kprobe,cleanup,kretprobe --hook=auto
 sid                          tracepoint+cgroup_skb full  -                              --hook=tracepoint
 '
 VM_SECONDS=${EBPFDUMP_VM_SECONDS:-1200}

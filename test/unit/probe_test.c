@@ -80,6 +80,35 @@ START_TEST(plan_is_the_best_that_works)
 }
 END_TEST
 
+/* Where a thread can be stopped inside a program, the kprobes come before fentry and fexit. */
+START_TEST(plan_of_a_kernel_that_preempts)
+{
+	struct probe_offer offer = offer_of(ALL, 0);
+	struct probe_plan plan;
+	struct err err = {0};
+	uint32_t seen = 0;
+
+	offer.preempts = true;
+	for (unsigned i = 0; i < PROBE_HOOK_MAX; i++)
+		seen |= BIT(probe_hook_order(true, i));
+	ck_assert_uint_eq(seen, ALL);
+	ck_assert_int_eq(probe_plan(&offer, PROBE_AUTO, false, &plan, &err), 0);
+	ck_assert_int_eq(plan.egress, PROBE_KPROBE);
+	ck_assert_int_eq(plan.ingress, PROBE_CLEANUP);
+	offer.works[PROBE_KPROBE] = offer.works[PROBE_CLEANUP] = false;
+	ck_assert_int_eq(probe_plan(&offer, PROBE_AUTO, false, &plan, &err), 0);
+	ck_assert_int_eq(plan.egress, PROBE_FENTRY);
+	ck_assert_int_eq(plan.ingress, PROBE_KRETPROBE);
+	offer.works[PROBE_KRETPROBE] = false;
+	ck_assert_int_eq(probe_plan(&offer, PROBE_AUTO, false, &plan, &err), 0);
+	ck_assert_int_eq(plan.ingress, PROBE_FEXIT);
+	/* who insists gets it */
+	ck_assert_int_eq(probe_plan(&offer, PROBE_FAMILY_FENTRY, false, &plan, &err), 0);
+	ck_assert_int_eq(plan.egress, PROBE_FENTRY);
+	ck_assert_int_eq(plan.ingress, PROBE_FEXIT);
+}
+END_TEST
+
 START_TEST(plan_of_any_offer_uses_only_what_works)
 {
 	struct probe_offer offer = offer_of((uint32_t)_i, ALL);
@@ -376,6 +405,7 @@ int main(void)
 
 	tcase_add_loop_test(plan, plan_is_the_best_that_works, 0, ARRAY_SIZE(plans));
 	tcase_add_loop_test(plan, plan_of_any_offer_uses_only_what_works, 0, ALL + 1);
+	tcase_add_test(plan, plan_of_a_kernel_that_preempts);
 	tcase_add_test(plan, missing_hooks_are_named);
 	tcase_add_test(plan, unknown_interfaces_are_told);
 	suite_add_tcase(s, plan);
