@@ -2,8 +2,10 @@
 #include "pkg/probe/kernel.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #define CONFIG_MAX (1U << 20)
@@ -13,11 +15,11 @@
 /* The first line of a file, without its end; "" if there is none. */
 static void read_line(const char *path, char *out, size_t size)
 {
-	CLEANUP(fclosep)
-	FILE *f = fopen(path, "re");
+	CLEANUP(closep)
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, out, size - 1);
 
-	if (!f || !fgets(out, (int)size, f))
-		out[0] = '\0';
+	out[n > 0 ? n : 0] = '\0';
 	out[strcspn(out, "\n")] = '\0';
 }
 
@@ -226,8 +228,8 @@ static bool missing_options(
 	return used > 0;
 }
 
-void kernel_remedy(const struct kernel_facts *facts, enum probe_hook hook, int code, char *out,
-	size_t size)
+void kernel_remedy(
+	const struct kernel_facts *facts, enum probe_hook hook, int code, char *out, size_t size)
 {
 	const char *capability = kernel_missing_capability(facts, hook);
 	bool fentry = hook == PROBE_FENTRY || hook == PROBE_FEXIT;

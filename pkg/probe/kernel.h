@@ -57,7 +57,7 @@ const char *kernel_missing_capability(const struct kernel_facts *facts, enum pro
  * What a person could do about a hook that failed with this errno (positive): the capability, the
  * mount, the setting, the kernel. Writes a phrase without a full stop, NUL-terminated.
  */
-void kernel_remedy(const struct kernel_facts *facts, enum probe_hook hook, int code, char *out,
-	size_t size);
+void kernel_remedy(
+	const struct kernel_facts *facts, enum probe_hook hook, int code, char *out, size_t size);
 
 #endif

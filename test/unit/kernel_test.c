@@ -55,8 +55,8 @@ static const struct {
 
 START_TEST(preemption)
 {
-	struct kernel_facts facts = facts_of(
-		preemptions[_i].version, preemptions[_i].cmdline, preemptions[_i].config);
+	struct kernel_facts facts =
+		facts_of(preemptions[_i].version, preemptions[_i].cmdline, preemptions[_i].config);
 
 	facts.preemption = preemptions[_i].mode;
 	ck_assert_int_eq(kernel_preempts(&facts), preemptions[_i].preempts);
@@ -82,9 +82,9 @@ END_TEST
 
 /* ---- remedies ---- */
 
-#define EVERYTHING                                                                   \
-	"CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y\nCONFIG_BPF_JIT=y\n"              \
-	"CONFIG_KPROBES=y\nCONFIG_KRETPROBES=y\nCONFIG_KPROBE_EVENTS=y\n"            \
+#define EVERYTHING                                                        \
+	"CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y\nCONFIG_BPF_JIT=y\n"   \
+	"CONFIG_KPROBES=y\nCONFIG_KRETPROBES=y\nCONFIG_KPROBE_EVENTS=y\n" \
 	"CONFIG_BPF_EVENTS=y\nCONFIG_CGROUP_BPF=y\n"
 
 static const struct {
@@ -93,7 +93,7 @@ static const struct {
 	const char *config;
 	enum probe_hook hook;
 	int code;
-	const char *says, *not;
+	const char *says, *not ;
 } remedies[] = {
 	{.lacks = CAP(CAP_SYS_ADMIN_) | CAP(CAP_BPF_),
 		.config = "",
@@ -182,9 +182,9 @@ START_TEST(remedy)
 	kernel_remedy(&facts, remedies[_i].hook, remedies[_i].code, text, sizeof(text));
 	ck_assert_msg(strstr(text, remedies[_i].says) != NULL, "'%s' does not say '%s'", text,
 		remedies[_i].says);
-	if (remedies[_i].not)
-		ck_assert_msg(strstr(text, remedies[_i].not) == NULL, "'%s' says '%s'", text,
-			remedies[_i].not);
+	if (remedies[_i].not )
+		ck_assert_msg(strstr(text, remedies[_i].not ) == NULL, "'%s' says '%s'", text,
+			remedies[_i].not );
 	kernel_facts_done(&facts);
 }
 END_TEST
