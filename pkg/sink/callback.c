@@ -32,16 +32,6 @@
 #include "pkg/sink/spool.h"
 #include "pkg/sink/transport.h"
 
-/* until the spool is in the library: see spool.h */
-#pragma weak spool_open
-#pragma weak spool_free
-#pragma weak spool_append
-#pragma weak spool_read
-#pragma weak spool_ack
-#pragma weak spool_key
-#pragma weak spool_drop_oldest
-#pragma weak spool_stats
-
 #define NEVER	       UINT64_MAX
 #define NS_PER_MS      UINT64_C(1000000)
 #define WAITING_MAX    64u   /* failed parcels; then only they are tried */
@@ -890,8 +880,7 @@ static void callback_free(struct sink *sink)
 	if (c->parcels && c->transport && !c->closed)
 		(void)put_all_away(c);
 	transport_free(c->transport);
-	if (c->spool)
-		spool_free(c->spool);
+	spool_free(c->spool);
 	secrets_free(c->secrets);
 	if (c->queue.n_lanes > 0)
 		queue_done(&c->queue);
@@ -990,7 +979,7 @@ static void open_spool(struct callback *c, const struct sink_callback *o)
 	struct spool_stats s;
 	struct err err = {0};
 
-	if (!o->spool_dir || !spool_open)
+	if (!o->spool_dir)
 		return;
 	if (spool_open(&options, &c->spool, &err) < 0) {
 		log_error("callback: there is no spool: %s", err.text);

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Measurements: each program prints JSON, bench.py runs them and makes the table.
 
-BENCH          := kernel replay connections spool kube
+BENCH          := kernel replay connections spool kube receiver
 BENCH_PROGRAMS := $(BENCH:%=$(B)/test/bench/bench-%)
 
 $(BUILD)/test/bench/%.bpf.o: test/bench/%.bpf.c bpf/kernel.h
