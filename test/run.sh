@@ -58,7 +58,7 @@ suite() { # NAME COMMAND...
 all=(lint build docs unit unit-san unit-tsan clang
 	replay kube operator plugin config
 	builds trixie arm64 images
-	native feedback
+	native callback feedback
 	fuzz matrix)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for s in "$@"; do

@@ -35,7 +35,7 @@
 #define NEVER	       UINT64_MAX
 #define NS_PER_MS      UINT64_C(1000000)
 #define WAITING_MAX    64u   /* failed parcels; then only they are tried */
-#define PROBES_MAX     6u    /* requests that may be out beyond `concurrency` while down */
+#define PROBES_MAX     6u    /* requests that may be out beyond `concurrency`: probes, or stalled */
 #define PROBE_MOST_MS  2500u /* half of what a receiver that is back should wait for news */
 #define STALLED_MS     2500u /* without any answer, all requests out: down */
 #define SPOOL_MESSAGES 256u  /* read at a time, to be sent one by one */
@@ -69,7 +69,9 @@ struct parcel {
 	struct open_batch *batch; /* NULL: from the queue */
 	uint32_t attempts;	  /* that failed */
 	uint64_t due_ns;
-	bool read_secrets_again;
+	uint64_t began_ns; /* of the present one */
+	uint64_t secrets;  /* callback.secrets_read when it began */
+	bool stalled;
 	char key[SPOOL_KEY_MAX + 24];
 };
 
@@ -91,7 +93,8 @@ struct callback {
 	uint64_t parcels_made;
 	uint64_t random;
 
-	uint32_t n_parcels, n_out, n_waiting;
+	uint64_t secrets_read; /* how often there were new ones */
+	uint32_t n_parcels, n_out, n_stalled, n_waiting;
 	struct parcel *parcels;
 	uint32_t busy[QUEUE_LANES_MAX];
 	uint32_t next_lane;
@@ -449,14 +452,12 @@ static struct parcel *next_parcel(struct callback *c, uint64_t now, uint64_t *re
 		return NULL;
 	}
 	if (c->down) {
-		if (c->n_out >= c->concurrency + PROBES_MAX)
-			return NULL;
-		if (c->probe_ns <= now)
+		if (c->probe_ns <= now && c->n_out < c->concurrency + PROBES_MAX)
 			return next_probe(c, now);
-		*ret_next_ns = c->probe_ns;
+		*ret_next_ns = c->probe_ns <= now ? NEVER : c->probe_ns;
 		return NULL;
 	}
-	if (c->n_out >= c->concurrency) {
+	if (c->n_out - c->n_stalled >= c->concurrency || c->n_out >= c->concurrency + PROBES_MAX) {
 		*ret_next_ns = c->heard_ns + STALLED_MS * NS_PER_MS;
 		return NULL;
 	}
@@ -497,13 +498,59 @@ static void set_up(struct callback *c, uint64_t now)
 				MIN(c->parcels[i].due_ns, now + next_random(c) % 1000 * NS_PER_MS);
 }
 
+/*
+ * None of the requests that are out was answered for a while. They may hang for as long as the
+ * time-out lets them: nothing else waits for them any more. Should they be answered after all, that
+ * is fine, too.
+ */
 static void check_stall(struct callback *c, uint64_t now)
 {
-	if (c->down || c->n_out < c->concurrency || now - c->heard_ns < STALLED_MS * NS_PER_MS)
+	if (now - c->heard_ns < STALLED_MS * NS_PER_MS || c->n_out == c->n_stalled ||
+		(!c->down && c->n_out - c->n_stalled < c->concurrency))
+		return;
+	for (uint32_t i = 0; i < c->n_parcels; i++) {
+		struct parcel *p = &c->parcels[i];
+
+		if (p->state != OUT || p->stalled || now - p->began_ns < STALLED_MS * NS_PER_MS)
+			continue;
+		leave_lane(c, p);
+		p->stalled = true;
+		c->n_stalled++;
+	}
+	if (c->down)
 		return;
 	snprintf(c->trouble, sizeof(c->trouble), "no answer to %u requests", c->n_out);
 	set_down(c, now);
 	c->probe_ns = now;
+}
+
+static void failed(
+	struct callback *c, struct parcel *p, const struct transport_answer *a, uint64_t now);
+
+static void came_back(struct callback *c, struct parcel *p)
+{
+	leave_lane(c, p);
+	c->n_stalled -= p->stalled;
+	p->stalled = false;
+	c->n_out--;
+}
+
+/* All that can be out hang: the one that does longest makes room for a probe. */
+static void give_one_up(struct callback *c, uint64_t now)
+{
+	struct transport_answer a = {.failure = SINK_RETRY_TIMEOUT};
+	struct parcel *longest = NULL;
+
+	for (uint32_t i = 0; i < c->n_parcels; i++)
+		if (c->parcels[i].state == OUT &&
+			(!longest || c->parcels[i].began_ns < longest->began_ns))
+			longest = &c->parcels[i];
+	if (!longest || !longest->stalled)
+		return;
+	transport_abort(c->transport, &longest->request);
+	came_back(c, longest);
+	snprintf(a.text, sizeof(a.text), "given up without an answer");
+	failed(c, longest, &a, now);
 }
 
 static enum sink_retry reason_of(const struct transport_answer *a)
@@ -582,16 +629,21 @@ static void count_answer(struct callback *c, const struct transport_answer *a)
 	c->stats.latency_sum += seconds;
 }
 
-/* The credentials may have changed since the last look: worth one more attempt. */
-static bool with_new_secrets(struct callback *c, struct parcel *p, long status)
+static void look_at_secrets(struct callback *c)
 {
-	if ((status != 401 && status != 403) || p->read_secrets_again)
-		return false;
 	if (!secrets_reload(c->secrets))
-		return false;
+		return;
+	c->secrets_read++;
 	transport_secrets_changed(c->transport);
-	p->read_secrets_again = true;
-	return true;
+}
+
+/* The credentials changed since it was sent: worth one more attempt. */
+static bool had_old_secrets(struct callback *c, const struct parcel *p, long status)
+{
+	if (status != 401 && status != 403)
+		return false;
+	look_at_secrets(c);
+	return p->secrets != c->secrets_read;
 }
 
 static void on_done(void *ctx, struct transport_request *r, const struct transport_answer *a)
@@ -602,10 +654,9 @@ static void on_done(void *ctx, struct transport_request *r, const struct transpo
 	enum retry_verdict verdict = retry_of_status(a->status);
 
 	c->heard_ns = now;
-	c->n_out--;
-	leave_lane(c, p);
+	came_back(c, p);
 	count_answer(c, a);
-	if (verdict == RETRY_NEVER && with_new_secrets(c, p, a->status))
+	if (verdict == RETRY_NEVER && had_old_secrets(c, p, a->status))
 		verdict = RETRY_AGAIN;
 	if (verdict == RETRY_AGAIN) {
 		failed(c, p, a, now);
@@ -630,6 +681,8 @@ static uint64_t on_idle(void *ctx)
 	struct parcel *p;
 
 	check_stall(c, now);
+	if (c->down && c->probe_ns <= now && c->n_out == c->concurrency + PROBES_MAX)
+		give_one_up(c, now);
 	while ((p = next_parcel(c, now, &next_ns))) {
 		if (c->n_out == 0)
 			c->heard_ns = now; /* it is waited for from now on */
@@ -637,6 +690,8 @@ static uint64_t on_idle(void *ctx)
 			c->n_waiting--;
 		if (transport_start(c->transport, &p->request) == 0) {
 			p->state = OUT;
+			p->began_ns = now;
+			p->secrets = c->secrets_read;
 			c->n_out++;
 			continue;
 		}
@@ -654,8 +709,7 @@ static void on_tick(void *ctx)
 {
 	struct callback *c = ctx;
 
-	if (secrets_reload(c->secrets))
-		transport_secrets_changed(c->transport);
+	look_at_secrets(c);
 	transport_run(c->transport);
 }
 
