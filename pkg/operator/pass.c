@@ -348,7 +348,8 @@ static int send_json(struct reconciler *r, enum kube_method method, const char *
 	};
 
 	if (body)
-		o.body = span_str(json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN));
+		o.body = span_str(json_object_to_json_string_ext(
+			body, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
 	return kube_request(r->options.client, &o, &r->pass.request);
 }
 

@@ -134,8 +134,8 @@ static int send_status(struct reconciler *r)
 			.method = KUBE_PATCH,
 			.path = path,
 			.query = "fieldManager=" OPERATOR_STATUS_MANAGER "&force=true",
-			.body = span_str(
-				json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN)),
+			.body = span_str(json_object_to_json_string_ext(
+				body, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)),
 			.content_type = KUBE_APPLY_PATCH,
 			.fn = on_written,
 			.ctx = r,

@@ -14,7 +14,9 @@ sys.dont_write_bytecode = True
 os.environ.setdefault("LC_ALL", "C.UTF-8")
 
 import cluster  # noqa: E402
+import operators  # noqa: E402
 import resources  # noqa: E402,F401
+import reconcile  # noqa: E402,F401
 
 
 def main():
@@ -24,6 +26,7 @@ def main():
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name == "NO_COLOR":
             del os.environ[name]
+    operators.Operator.program = os.path.abspath(sys.argv[1])
     bin = cluster.programs()
     if bin is None:
         print("SKIPPED: no API server, since Debian sid's packages cannot be had\n0 passed, 0 failed, 1 skipped")
