@@ -15,6 +15,8 @@ IMAGE = "example.com/ebpfdump-loader:test"
 
 def deploy(c):
     """`make deploy`, and a cluster without an EbpfDump and a DaemonSet."""
+    if not c.api.alive():  # a test that failed left it so
+        c.start_api()
     c.kubectl("apply", "-k", TREE / "config/default")
     c.kubectl("wait", "--for=condition=Established", "crd/ebpfdumps.research.dynatrace.com", "--timeout=30s")
     clear(c)

@@ -230,13 +230,32 @@ def the_api_server_crashes_and_comes_back(c):
         c.apply(dump("example", interfaces=["lo"]))
         until(lambda: daemonset(c), "the DaemonSet")
         c.stop_api()
-        until(lambda: op.ask("/readyz")[0] == 503, "/readyz says so", 120)
+        time.sleep(1)
         equal(op.ask("/livez")[0], 200, "/livez while the API server is down")
         c.start_api()
         c.kubectl("patch", "ebpfdump", "example", "-n", NAMESPACE, "--type=merge", "-p", '{"spec":{"interfaces":["eth7"]}}')
         until(lambda: "--interface=eth7" in args_of(daemonset(c)), "the change")
         until(lambda: op.ask("/readyz")[0] == 200, "ready again")
         check(op.process.alive(), "it ended")
+
+
+@test
+def the_api_server_is_away_for_long(c):
+    """A leader that cannot renew its lease ends, as it must; its successor starts without an API server and waits."""
+    deploy(c)
+    quick = "--lease-duration=3s", "--renew-deadline=2s", "--retry-period=500ms"
+    with Operator(c, *quick) as op:
+        c.apply(dump("example", interfaces=["lo"]))
+        until(lambda: daemonset(c), "the DaemonSet")
+        c.stop_api()
+        check(op.process.wait() != 0, "a leader that lost its lease ended as if nothing were wrong")
+        with Operator(c, *quick, ready=False) as next_one:
+            until(lambda: next_one.ask("/livez")[0] == 200, "/livez without an API server")
+            equal(next_one.ask("/readyz")[0], 503, "/readyz without an API server")
+            c.start_api()
+            c.kubectl("delete", "daemonset", LOADER, "-n", NAMESPACE)
+            until(lambda: daemonset(c), "the DaemonSet again")
+            until(lambda: next_one.ask("/readyz")[0] == 200, "/readyz")
 
 
 @test
