@@ -187,6 +187,11 @@ static void put_string(FILE *out, int depth, const struct spec_option *o)
 		"self == '' || (isURL(self) && url(self).getScheme() in ['http', 'https'] && "
 		"url(self).getHost() != '')",
 		"must be an http or https URL with a host");
+	/* as spec_url_fault() has it */
+	rule(out, depth, "!self.matches('^[^/]*//[^/?]*@')",
+		"user and password are not allowed in it: they go into the Secret");
+	rule(out, depth, "!self.matches('[[:cntrl:] #]')",
+		"a blank, control character or # is not allowed in it");
 }
 
 static void put_names(FILE *out, int depth, const struct spec_option *o)

@@ -40,7 +40,7 @@ class Operator:
         self.port, proxy = free_ports(2)
         env = {**c.environment(user), "POD_NAME": self.name, "POD_NAMESPACE": NAMESPACE, "LOADER_IMAGE": IMAGE}
         self.process = Process([Operator.program, f"--kubectl={c.bin / 'kubectl'}", f"--kubeconfig={c.kubeconfigs[user]}",
-                                f"--proxy-port={proxy}", f"--listen=127.0.0.1:{self.port}", "--log-level=debug", *flags],
+                                f"--proxy-port={proxy}", f"--listen=127.0.0.1:{self.port}", "--log-level=debug", "--retry-period=200ms", *flags],
                                c.dir / f"operator-{number}.log", env=env)
         c.started.append(self.process)
         if ready:

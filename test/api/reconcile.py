@@ -83,6 +83,29 @@ def from_a_resource_to_loaders_and_back(c):
 
 
 @test
+def callbacks_and_secrets(c):
+    """A Secret is mounted, never copied; the marker's key is made once and kept."""
+    deploy(c)
+    c.kubectl("create", "secret", "generic", "sink", "-n", NAMESPACE, "--from-literal=headers=Authorization: Bearer sesame", "--from-literal=hmac=key")
+    with Operator(c) as op:
+        c.apply(dump("example", callback="https://example.com/in?a=$(HOME)", callbackSecretRef={"name": "sink", "headersKey": "headers", "hmacKey": "hmac"}))
+        ds = until(lambda: daemonset(c), "the DaemonSet")
+        pod_spec = ds["spec"]["template"]["spec"]
+        volumes = {v["secret"]["secretName"]: v["secret"] for v in pod_spec["volumes"] if "secret" in v}
+        check("sink" in volumes and "ebpfdump-marker-key" in volumes, f"volumes: {volumes}")
+        check("--callback=https://example.com/in?a=$$(HOME)" in args_of(ds), f"a variable in the URL is not one of the pod's: {args_of(ds)}")
+        check("sesame" not in json.dumps(ds), "the secret is in the DaemonSet")
+        key = c.get("secret", "ebpfdump-marker-key", "-n", NAMESPACE)["data"]
+        c.kubectl("delete", "ebpfdump", "example", "-n", NAMESPACE)
+        until(lambda: not daemonset(c), "no DaemonSet")
+        c.apply(dump("example", callback="http://example.com/"))
+        until(lambda: daemonset(c), "the DaemonSet")
+        equal(c.get("secret", "ebpfdump-marker-key", "-n", NAMESPACE)["data"], key, "the key, the second time")
+        check("sesame" not in op.process.text(), "the secret is in the log")
+    c.kubectl("delete", "secret", "sink", "-n", NAMESPACE)
+
+
+@test
 def it_matters_not_where_the_resource_is(c):
     deploy(c)
     with Operator(c):
@@ -399,19 +422,19 @@ def its_rights_are_taken_and_given_back(c):
 
 
 @test
-def a_hundred_resources(c):
+def many_resources(c):
     deploy(c)
     with Operator(c):
-        everything = {"apiVersion": "v1", "kind": "List", "items": [dump(f"n{i:03}", interfaces=[f"eth{i % 16}"]) for i in range(100)]}
+        everything = {"apiVersion": "v1", "kind": "List", "items": [dump(f"n{i:03}", interfaces=[f"eth{i % 16}"]) for i in range(40)]}
         c.apply(everything)
         until(lambda: daemonset(c), "the DaemonSet")
 
         def settled():
             items = c.get("ebpfdumps", "-n", NAMESPACE)
             reasons = [cond["reason"] for i in items for cond in i.get("status", {}).get("conditions", []) if cond["type"] == "Accepted"]
-            return sorted(set(reasons)) == ["Accepted", "Conflict"] and reasons.count("Accepted") == 1 and len(reasons) == 100
+            return sorted(set(reasons)) == ["Accepted", "Conflict"] and reasons.count("Accepted") == 1 and len(reasons) == 40
         until(settled, "one of them is accepted", 120)
-        c.kubectl("delete", "ebpfdumps", "--all", "-n", NAMESPACE)
+        c.kubectl("delete", "ebpfdumps", "--all", "-n", NAMESPACE, "--wait=false")
         until(lambda: not daemonset(c), "no DaemonSet")
 
 
