@@ -57,12 +57,12 @@ int probe_parse_missing(const char *text, uint32_t *ret_mask, struct err *err)
 		for (i = 0; i < PROBE_HOOK_MAX; i++)
 			if (span_eq(name, span_str(hooks[i].key)))
 				break;
-		if (i == PROBE_HOOK_MAX)
+		if (i == PROBE_HOOK_MAX && !span_eq(name, SPAN("ring")))
 			return err_set(err, EINVAL,
 				"'%.*s' is no hook: fentry, kprobe, tracepoint, fexit, cleanup, "
-				"kretprobe, cgroup_skb",
+				"kretprobe, cgroup_skb, ring",
 				(int)name.len, name.p);
-		mask |= 1U << i;
+		mask |= 1U << i; /* behind the hooks: PROBE_MISSING_RING */
 		text += name.len;
 		text += *text == ',';
 	}

@@ -323,7 +323,8 @@ static void stop(struct probe *p)
 
 /* ---- what this kernel can do ---- */
 
-static int check_basics(const struct kernel_facts *facts, struct err *err)
+static int check_basics(
+	const struct probe_options *o, const struct kernel_facts *facts, struct err *err)
 {
 	const char *lacks = kernel_missing_capability(facts, PROBE_NONE);
 	struct btf *btf;
@@ -348,10 +349,12 @@ static int check_basics(const struct kernel_facts *facts, struct err *err)
 			"a kernel with CONFIG_DEBUG_INFO_BTF=y is needed, as distributions have had since "
 			"about 2020");
 	btf__free(btf);
-	r = bpf_map_create(
-		BPF_MAP_TYPE_RINGBUF, "ebpfdump_try", 0, 0, (uint32_t)sysconf(_SC_PAGESIZE), NULL);
+	r = o->missing & PROBE_MISSING_RING ? -EINVAL
+					    : bpf_map_create(BPF_MAP_TYPE_RINGBUF, "ebpfdump_try",
+						      0, 0, (uint32_t)sysconf(_SC_PAGESIZE), NULL);
 	if (r < 0)
-		return err_set(err, ENOTSUP, "this kernel has no eBPF ring buffer (Linux 5.8): %s",
+		return err_set(err, ENOTSUP,
+			"this kernel has no eBPF ring buffer (%s): Linux 5.8 or later is needed",
 			strerror(-r));
 	close(r);
 	return 0;
@@ -423,7 +426,7 @@ int probe_try(const struct probe_options *options, bool all, struct probe_offer 
 	int r;
 
 	kernel_facts_read(&facts);
-	r = check_basics(&facts, err);
+	r = check_basics(options, &facts, err);
 	if (r)
 		return r;
 	/* maps as small as can be: this only asks */

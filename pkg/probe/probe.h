@@ -43,8 +43,10 @@ bool probe_hook_in_family(enum probe_hook hook, enum probe_family family);
  */
 enum probe_hook probe_hook_order(bool preempts, unsigned i);
 
-/* A bit per hook that counts as missing, from names as in "fentry,kretprobe" (tests:
- * EBPFDUMP_TEST_MISSING). */
+#define PROBE_MISSING_RING (1U << PROBE_HOOK_MAX)
+
+/* A bit per hook that counts as missing, from names as in "fentry,kretprobe"; "ring" is the ring
+ * buffer (tests: EBPFDUMP_TEST_MISSING). */
 int probe_parse_missing(const char *text, uint32_t *ret_mask, struct err *err) MUST_CHECK;
 
 /* What a kernel offers, each found by trying it: loaded and attached. */

@@ -138,6 +138,16 @@ def a_hook_that_is_missing(t):
 
 
 @test
+def a_kernel_without_ring_buffer(t):
+    """Refused, with a line that says what is missing and what would do."""
+    for flags in ("--listen", ""), ("--check",):
+        status, out, errors = run(*flags, env={"EBPFDUMP_TEST_MISSING": "ring"})
+        equal((status, out), (1, ""), f"status with {flags}: {errors}")
+        check("ring buffer" in errors and "Linux 5.8 or later" in errors, f"it says {errors}")
+        check(errors.count("\n") == 1, f"not one line: {errors}")
+
+
+@test
 def without_privilege(t):
     program = t.dir / "ebpfdump-loader"
     program.write_bytes(open(Loader.program, "rb").read())

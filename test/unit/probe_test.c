@@ -138,6 +138,9 @@ START_TEST(missing_hooks_are_named)
 	ck_assert_uint_eq(mask, 0);
 	ck_assert_int_eq(probe_parse_missing("fentry,kretprobe", &mask, &err), 0);
 	ck_assert_uint_eq(mask, BIT(PROBE_FENTRY) | BIT(PROBE_KRETPROBE));
+	ck_assert_int_eq(probe_parse_missing("ring", &mask, &err), 0);
+	ck_assert_uint_eq(mask, PROBE_MISSING_RING);
+	ck_assert_int_eq(probe_parse_missing("fentry,kretprobe", &mask, &err), 0);
 	ck_assert_int_eq(probe_parse_missing("fentry,typo", &mask, &err), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.text, "'typo'"));
 	ck_assert_uint_eq(mask, BIT(PROBE_FENTRY) | BIT(PROBE_KRETPROBE));
