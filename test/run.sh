@@ -19,7 +19,7 @@ suite() { # NAME COMMAND...
 	shift
 	"$@" >"$log" 2>&1 </dev/null
 	status=$?
-	if [ $status -ne 0 ] && [ -n "${CI:-}" ] && [[ $name =~ ^(native|feedback|matrix)$ ]]; then
+	if [ $status -ne 0 ] && [ -n "${CI:-}" ] && [[ $name =~ ^(native|native-san|feedback|matrix)$ ]]; then
 		echo "$name failed; its second try follows. The first said:"
 		grep -E '^not ok' "$log" | head -n 20
 		cp "$log" "$log.first"
@@ -58,7 +58,7 @@ suite() { # NAME COMMAND...
 all=(lint build docs unit unit-san unit-tsan clang
 	replay kube operator plugin config
 	builds trixie arm64 images
-	native callback feedback
+	native native-san callback feedback
 	fuzz matrix)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for s in "$@"; do
@@ -76,7 +76,9 @@ for s in "$@"; do
 	images) suite images make test-images ;;
 	operator) suite operator make -j"$jobs" test-operator SAN=address,undefined ;;
 	fuzz) suite fuzz make -j"$jobs" fuzz FUZZ_SECONDS="${FUZZ_SECONDS:-60}" ;;
-	matrix) suite matrix make kernel ;;
+	# the whole loader under the sanitizers: the kernel checks on this machine's kernel
+	native-san) suite native-san make -j"$jobs" kernel-native SAN=address,undefined ;;
+	matrix) suite matrix make kernel-vm ;;
 	*) suite "$s" make -j"$jobs" "$s" ;;
 	esac
 done
