@@ -63,6 +63,11 @@ bool value_parse(struct span text, struct value *ret_value);
 /* Returns its length; out has room for MARKER_VALUE_MAX + 1, and gets a NUL. */
 size_t value_format(const struct value *v, char *out);
 
+/* ---- sockets ---- */
+
+/* Sets ends and has_ends. */
+int place_ends_of(int fd, struct marker_place *place);
+
 /* ---- what was seen ---- */
 
 #define SEEN_WAYS 4
@@ -86,6 +91,7 @@ struct seen *seen_of(struct seen_table *t, const struct value *value);
 
 struct marker {
 	struct keys keys;
+	uint64_t nonce; /* of the last marker: a random beginning, then counted */
 	struct seen_table seen;
 };
 

@@ -157,7 +157,8 @@ int marker_new(const char *key_file, struct marker **ret_marker, struct err *err
 
 	if (!m)
 		return err_set(err, ENOMEM, "out of memory");
-	r = seen_init(&m->seen);
+	r = getrandom(&m->nonce, sizeof(m->nonce), 0) == sizeof(m->nonce) ? seen_init(&m->seen)
+									  : -errno;
 	if (r)
 		return err_set(err, -r, "no memory, or no random numbers: %s", strerror(-r));
 	r = keys_init(&m->keys, key_file && key_file[0] ? key_file : NULL, err);
@@ -204,10 +205,12 @@ size_t marker_make(struct marker *m, const struct marker_place *place, uint64_t 
 	struct value v = {
 		.kind = place->has_seq ? KIND_SEQ : KIND_ENDS, .time_s = wall_s ? wall_s : 1};
 
+	/* it need not be secret, only another one each time */
+	m->nonce++;
+	memcpy(v.nonce, &m->nonce, sizeof(v.nonce));
 	/* What fails leaves zeroes: a marker that proves nothing, and is counted where it is seen.
 	 */
-	if (getrandom(v.nonce, sizeof(v.nonce), GRND_NONBLOCK) == sizeof(v.nonce) &&
-		mac_origin(key, &v, v.origin))
+	if (mac_origin(key, &v, v.origin))
 		(void)mac_place(key, &v, place, v.place);
 	return value_format(&v, out);
 }

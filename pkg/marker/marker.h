@@ -97,11 +97,11 @@ bool marker_has_file(const struct marker *m);
 bool marker_file_ok(const struct marker *m);
 
 /*
- * The place of the next byte that will be written to this TCP socket. Both parts need a connected
- * socket, has_seq also CAP_NET_ADMIN: at the first call on a socket, which must come before
- * anything is sent on it (right after connect, or accept and before the answer); it then costs
- * four system calls, and one later. Nothing is sent, and the socket works as before. -errno if the
- * socket has no place at all.
+ * The place of the next byte that will be written to this TCP socket: its sequence number, or, if
+ * that cannot be had, the connection's ends. The former needs CAP_NET_ADMIN at the first call on a
+ * socket, which must come while nothing is on its way (right after connect, or accept and before
+ * the answer); it then costs six system calls, and one later. Nothing is sent, and the socket works
+ * as before. -errno if the socket has no place at all.
  */
 int marker_place_of(int fd, struct marker_place *ret_place);
 

@@ -64,7 +64,7 @@ int marker_place_ends(struct marker_place *place, const char *src, uint16_t src_
 	return r;
 }
 
-static int ends_of(int fd, struct marker_place *place)
+int place_ends_of(int fd, struct marker_place *place)
 {
 	struct sockaddr_storage s;
 	socklen_t len = sizeof(s);
@@ -78,7 +78,9 @@ static int ends_of(int fd, struct marker_place *place)
 	len = sizeof(s);
 	if (getpeername(fd, (struct sockaddr *)&s, &len))
 		return -errno;
-	return socket_end(place->ends + 18, &s);
+	r = socket_end(place->ends + 18, &s);
+	place->has_ends = r == 0;
+	return r;
 }
 
 /*
@@ -123,12 +125,12 @@ static int seq_of(int fd, uint32_t *ret_seq)
 int marker_place_of(int fd, struct marker_place *ret_place)
 {
 	struct marker_place place = {0};
-	int r = ends_of(fd, &place);
+	int r = 0;
 
-	place.has_ends = r == 0;
 	place.has_seq = seq_of(fd, &place.seq) == 0;
-	if (!place.has_seq && !place.has_ends)
-		return r;
-	*ret_place = place;
-	return 0;
+	if (!place.has_seq)
+		r = place_ends_of(fd, &place);
+	if (r == 0)
+		*ret_place = place;
+	return r;
 }

@@ -516,6 +516,8 @@ static struct marker_place place_of(int fd)
 	struct marker_place p = {0};
 
 	ck_assert_int_eq(marker_place_of(fd, &p), 0);
+	ck_assert(p.has_ends != p.has_seq);
+	ck_assert_int_eq(place_ends_of(fd, &p), 0);
 	ck_assert(p.has_ends);
 	return p;
 }
