@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# usage: hack/images/build.sh [IMAGE...]      (loader, operator, callback; default: all)
+# usage: hack/images/build.sh [IMAGE...]      (loader, operator, callback, and OLM's bundle; default: the first three)
 #
 # Builds the images with buildah, podman or docker, whichever is there, from what git has at HEAD: the same commit, the same
 # packages of Debian and the same tool give the same image. Each is tagged $REGISTRY/ebpfdump-IMAGE:$VERSION and said.
@@ -35,6 +35,7 @@ for image in "$@"; do
 	name=$registry/ebpfdump-$image:$version
 	arguments=(--file "$context/hack/images/Dockerfile" --target "$image" --tag "$name"
 		--build-arg "VERSION=$version" --build-arg "REVISION=$revision")
+	[ "$image" != bundle ] || arguments=(--file "$context/hack/images/bundle.Dockerfile" --tag "$name")
 	[ -z "${BASE:-}" ] || arguments+=(--build-arg "BASE=$BASE")
 	[ "${FRESH:-}" != 1 ] || arguments+=(--no-cache)
 	[ -z "${PLATFORM:-}" ] || arguments+=(--platform "$PLATFORM")

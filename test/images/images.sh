@@ -97,43 +97,56 @@ for image in "$@"; do
 	result $? "$image: its user"
 done
 
-health() { # IMAGE PORT PATH ARGUMENTS...: it starts and answers
-	local image=$1 url=http://127.0.0.1:$2$3 container tries=0
-	shift 3
-	container=$(buildah from "localhost/ebpfdump-$image:test")
-	buildah run "$container" -- "/usr/bin/ebpfdump-$image" "$@" >"$work/log" 2>&1 </dev/null &
+# It starts, and answers.
+health() { # IMAGE PATH ARGUMENTS...
+	local image=$1 path=$2 container tries=0
+	shift 2
+	port=$((port + 1))
+	container=$(buildah from --security-opt seccomp=unconfined "localhost/ebpfdump-$image:test")
+	rm -f "$work/answer"
+	# the loader's capabilities are those of its pod; the others have none
+	buildah run --cap-add CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN "$container" -- "/usr/bin/ebpfdump-$image" \
+		--listen "127.0.0.1:$port" "$@" >"$work/log" 2>&1 </dev/null &
 	servers+=($!)
-	until curl -fsS -o "$work/answer" "$url" 2>/dev/null; do
+	until curl -fsS -o "$work/answer" "http://127.0.0.1:$port$path" 2>/dev/null; do
 		tries=$((tries + 1))
 		[ $tries -lt 100 ] || break
 		sleep 0.3
 	done
-	[ -s "$work/answer" ]
-	result $? "$image: $3 answers"
-	pkill -TERM -f "^/usr/bin/ebpfdump-$image .*127.0.0.1:$port" 2>/dev/null
+	[ -e "$work/answer" ]
+	result $? "$image: $path answers"
+	pkill -TERM -f "^/usr/bin/ebpfdump-$image --listen 127.0.0.1:$port"
 }
 
 port=$((20000 + $$ % 20000))
 for image in "$@"; do
-	port=$((port + 1))
 	case $image in
 	loader)
-		# as the pod's security context has it
 		container=$(buildah from --security-opt seccomp=unconfined localhost/ebpfdump-loader:test)
 		run buildah run --cap-add CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN "$container" -- /usr/bin/ebpfdump-loader --check
 		grep -q 'tcp_sendmsg' "$work/log"
 		result $? 'loader: --check says what this kernel can do'
+		health loader /readyz --interface lo --message request
 		;;
 	callback)
-		health callback $port /healthz --listen "127.0.0.1:$port"
+		health callback /healthz
 		;;
 	operator)
 		run buildah run "$(buildah from localhost/ebpfdump-operator:test)" -- /usr/bin/kubectl version --client
 		grep -qi 'client version' "$work/log"
 		result $? 'operator: kubectl'
+		# alive also where no API server is
+		health operator /livez --namespace test --loader-image test --server http://127.0.0.1:1
 		;;
 	esac
 done
+
+run hack/images/build.sh bundle
+result $? 'bundle: it builds'
+root=$(buildah mount "$(buildah from localhost/ebpfdump-bundle:test)")
+(cd "$root" && find . -type f | sort) >"$work/log"
+(cd bundle && find ./manifests ./metadata ./tests -type f | sort) | diff - "$work/log" >"$work/diff"
+result $? 'bundle: what OLM reads is in it'
 
 # The same commit again, without what was kept of the first build: the same bytes.
 identity() { buildah inspect --type image --format '{{.FromImageID}}' "localhost/ebpfdump-$1:test"; }
