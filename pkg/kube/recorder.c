@@ -215,13 +215,27 @@ static struct json_object *series_body(const struct kube_event_todo *todo)
 
 /* ---- what happens ---- */
 
+/* A patch would arrive first, and find nothing. */
+static bool is_being_created(const struct kube_recorder *r, const struct kube_event_todo *todo)
+{
+	for (const struct sending *s = r->sending; s; s = s->next) {
+		if (s->creates && strcmp(s->name, todo->name) == 0 &&
+			strcmp(s->namespace, todo->namespace) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void patch(struct kube_recorder *r, const struct kube_event_todo *todo)
 {
 	CLEANUP(json_putp)
-	struct json_object *body = series_body(todo);
+	struct json_object *body = NULL;
 
-	/* The count is in the table: the next patch says it. */
-	if (r->requests < r->options.pending_max && send(r, todo, body) < 0)
+	/* What is not sent is still in the table: the next patch says it. */
+	if (r->requests >= r->options.pending_max || is_being_created(r, todo))
+		return;
+	body = series_body(todo);
+	if (send(r, todo, body) < 0)
 		log_debug("kube: event: the series of %s is not sent", todo->name);
 }
 

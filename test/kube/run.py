@@ -1111,6 +1111,23 @@ def events_that_are_refused():
         until(lambda: d.ask("events")["created"] == 1, "created")
 
 
+@case
+def events_in_order():
+    """A patch does not overtake what it patches."""
+    server, objects = lease_server()
+    objects.fail = lambda request: slow(0.3, lambda r, c: c.json(*objects.handle(r))) if request.method == "POST" else None
+    with server, Driver(server.url) as d:
+        d.say("event EbpfDump team-a dump Conflict note")
+        d.say("event EbpfDump team-a dump Conflict note")
+        d.say("flush")
+        until(lambda: d.ask("events")["created"] == 1, "created")
+        check([r.method for r in server.requests] == ["POST"], server.log())
+        d.say("event EbpfDump team-a dump Conflict note")
+        d.say("flush")
+        until(lambda: d.ask("events")["patches"] == 1, "patched")
+        check(objects.writes[-1][2]["series"]["count"] == 3, objects.writes[-1])
+
+
 # ---- the proxy's supervisor ------------------------------------------------------------------------------------------
 
 # What kubectl proxy does as far as it matters here: a filter, and everything else to the API server at $UPSTREAM.
