@@ -218,7 +218,8 @@ bool kube_event_due(struct kube_event_table *t, uint64_t now, struct kube_event_
 
 		if (s->key && s->pending && now >= s->said_ns + PATCH_NS) {
 			s->pending = false;
-			s->said_ns = now;
+			if (now != UINT64_MAX)
+				s->said_ns = now;
 			*ret_todo = todo(KUBE_EVENT_PATCH, s);
 			return true;
 		}

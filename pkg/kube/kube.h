@@ -609,7 +609,7 @@ void kube_event_table_free(struct kube_event_table *table);
 void kube_event_table_freep(struct kube_event_table **table);
 void kube_event_seen(struct kube_event_table *table, const struct kube_event *event, uint64_t now,
 	uint64_t wall_ns, struct kube_event_todo *ret_todo);
-/* Series whose patch is due: true and what, until false. */
+/* Series whose patch is due: true and what, until false. now UINT64_MAX: all that have one. */
 bool kube_event_due(struct kube_event_table *table, uint64_t now, struct kube_event_todo *ret_todo);
 /* When kube_event_due() may have something; UINT64_MAX: never. */
 uint64_t kube_event_due_ns(const struct kube_event_table *table);
