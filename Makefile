@@ -208,7 +208,7 @@ clean: ## remove build/
 	rm -rf $(BUILD)
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
 
 .PHONY: all run demo install install-crd unit fuzz test docs crd check-docs format lint clean help
 -include $(LIB_OBJ:.o=.d) $(patsubst %,$(B)/%.d,$(basename $(wildcard cmd/*/*.c test/*/*.c)))

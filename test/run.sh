@@ -68,7 +68,7 @@ for s in "$@"; do
 	esac
 	case $s in
 	build) suite build make -j"$jobs" all ;;
-	docs) suite docs make check-docs ;;
+	docs) suite docs make docs-checks ;;
 	unit-san) suite unit-san make -j"$jobs" unit SAN=address,undefined ;;
 	unit-tsan) suite unit-tsan make -j"$jobs" unit SAN=thread UNIT_SRC='test/unit/sink_test.c test/unit/spool_test.c test/unit/telemetry_test.c' ;;
 	clang) suite clang make -j"$jobs" unit all CC=clang BUILD=build/clang ;;

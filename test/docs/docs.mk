@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+# README and docs/.
+
+docs-checks: check-docs ## check README and docs/: generated parts, links, names, commands
+	$(Q)test/docs/docs.py $(B)
+
+.PHONY: docs-checks
