@@ -287,8 +287,8 @@ def test(function):
     return function
 
 
-def run_tests(arguments, only):
-    """Each test gets what `arguments` are. Ends with the line that test/run.sh reads."""
+def run_tests(arguments, only, chain=False):
+    """chain: each needs the one before it. Each test gets what `arguments` are. Ends with the line that test/run.sh reads."""
     passed = failed = 0
     for function in TESTS:
         if only and not any(word in function.__name__ for word in only):
@@ -302,6 +302,8 @@ def run_tests(arguments, only):
             if not isinstance(e, Failure):
                 import traceback
                 traceback.print_exc(file=sys.stdout)
+            if chain:
+                break
             continue
         passed += 1
         print(f"ok {function.__name__} ({time.monotonic() - began:.1f} s)", flush=True)

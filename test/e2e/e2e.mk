@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+# From kubectl apply to messages and back to nothing.
+
+e2e: all ## a real API server, the operator, and the loader as its DaemonSet has it started
+	$(Q)$(SUDO) test/e2e/run.py $(B)
+
+.PHONY: e2e
