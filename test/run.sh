@@ -59,6 +59,7 @@ all=(lint build docs unit unit-san unit-tsan clang
 	replay kube operator plugin config
 	builds trixie arm64 images
 	native native-san callback feedback
+	api e2e
 	fuzz matrix)
 [ $# -gt 0 ] || set -- "${all[@]}"
 for s in "$@"; do
