@@ -816,6 +816,11 @@ def retries_of_requests():
         check(len(server.requests) == 5, server.log())
         server.script(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), text(200, "{}", content_type="application/json"))
         check(d.request("GET", "/x")["result"] == "ok" and len(server.requests) == 7)
+        # neither is one that found its connection closed: a read leaves one that is kept
+        server.script(text(200, "{}", content_type="application/json"), raw(b""))
+        check(d.request("GET", "/x")["result"] == "ok" and d.request("PATCH", "/x", body="{}")["result"] == "cut")
+        check([r.method for r in server.requests[7:]] == ["GET", "PATCH"], server.log())
+        del server.requests[7:]
         # ten, and no more; none if it is not wanted
         server.script(*[again] * 11)
         check(d.request("GET", "/x")["result"] == "server" and len(server.requests) == 18, server.log())
