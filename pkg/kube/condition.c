@@ -112,12 +112,6 @@ struct json_object *kube_condition_find(const struct json_object *conditions, co
 	return NULL;
 }
 
-bool kube_condition_is_true(const struct json_object *conditions, const char *type)
-{
-	return strcmp(kube_get_string(kube_condition_find(conditions, type), "status"), "True") ==
-	       0;
-}
-
 static int put(struct json_object *object, const char *name, struct json_object *value)
 {
 	if (!value)

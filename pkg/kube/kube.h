@@ -86,8 +86,6 @@ int kube_condition_set(struct json_object *conditions, const struct kube_conditi
 	uint64_t wall_ns) MUST_CHECK;
 /* The element of that type, or NULL. */
 struct json_object *kube_condition_find(const struct json_object *conditions, const char *type);
-/* Whether its status is "True". */
-bool kube_condition_is_true(const struct json_object *conditions, const char *type);
 
 /* ---- what an answer means (R1.22) ---- */
 
@@ -392,8 +390,6 @@ enum kube_watch_next {
 	KUBE_REWATCH_TRY,   /* the same after retry_ms */
 	KUBE_REWATCH_LATER, /* the same after a step of the backoff */
 	KUBE_RELIST_LATER,  /* list after a step of the backoff */
-	KUBE_RELIST_FRESH, /* the same, and the list without a resource version (it has none anyway)
-			    */
 };
 
 struct kube_watch_end {
@@ -713,7 +709,5 @@ struct kube_proxy_info {
 	char last[256]; /* how it ended last, and what it said; "" */
 };
 void kube_proxy_info(const struct kube_proxy *proxy, struct kube_proxy_info *ret_info);
-/* The arguments it is started with, NULL-terminated: for tests and the log. */
-const char *const *kube_proxy_argv(const struct kube_proxy *proxy);
 
 #endif

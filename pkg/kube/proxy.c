@@ -593,8 +593,3 @@ void kube_proxy_info(const struct kube_proxy *p, struct kube_proxy_info *ret_inf
 {
 	*ret_info = p->info;
 }
-
-const char *const *kube_proxy_argv(const struct kube_proxy *p)
-{
-	return (const char *const *)p->argv;
-}

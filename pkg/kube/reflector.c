@@ -90,9 +90,6 @@ enum kube_watch_next kube_watch_next(const struct kube_watch_end *end)
 	case KUBE_UNREACHABLE:
 	case KUBE_TOO_MANY:
 		return KUBE_REWATCH_LATER;
-	case KUBE_EXPIRED:
-	case KUBE_RV_AHEAD:
-		return KUBE_RELIST_FRESH;
 	case KUBE_SERVER:
 		return end->error_event && end->internal_errors < INTERNAL_ERRORS
 			       ? KUBE_REWATCH_LATER
@@ -627,7 +624,6 @@ static void watch_ended(struct kube_reflector *r, const char *why, int64_t retry
 		back_off(r, true, retry_after_s);
 		break;
 	case KUBE_RELIST_LATER:
-	case KUBE_RELIST_FRESH:
 		r->end.connect_tries = 0;
 		back_off(r, false, retry_after_s);
 		break;
