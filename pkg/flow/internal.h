@@ -154,6 +154,7 @@ struct conn {
 	bool unsure;		  /* messages may be missing: pair only what is alone */
 	bool crowded;		  /* unsure, and more than one request is outstanding */
 	bool stray;		  /* a response without a request came since the last request */
+	bool missed;		  /* the last of `forgotten` is one that pair_missed() assumed */
 	uint8_t left;		  /* enum left: no message is looked for any more */
 	struct stream streams[2]; /* enum capture_direction */
 	struct dump_conn dump;

@@ -70,6 +70,11 @@ void pair_retract(struct flow *flow, struct conn *c, unsigned dir)
 {
 	struct pending **at = &c->first, *before = NULL, *last = c->last;
 
+	if (c->missed) {
+		c->missed = false;
+		c->forgotten--;
+		return;
+	}
 	if (!last || last->direction != dir)
 		return;
 	while (*at != last) {
@@ -106,7 +111,7 @@ void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct mes
 
 	if (method.len == 0)
 		return;
-	c->stray = false;
+	c->stray = c->missed = false;
 	if (c->unsure && c->forgotten > 0 && !c->crowded) {
 		/* behind one that is missing: it may be more than one */
 		pair_forget_all(flow, c);
@@ -116,6 +121,7 @@ void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct mes
 	if (c->unsure && (c->crowded || c->first)) {
 		pair_forget_all(flow, c);
 		c->forgotten = 0;
+		c->missed = false;
 		c->crowded = true;
 		return;
 	}
@@ -164,8 +170,10 @@ void pair_take(struct flow *flow, struct conn *c, unsigned dir, struct message *
 	bool interim = m->head.status >= 100 && m->head.status < 200;
 
 	if (c->forgotten > 0) {
-		if (!interim)
+		if (!interim) {
 			c->forgotten--;
+			c->missed = false;
+		}
 		return;
 	}
 	if (c->first && c->first->direction != dir) {
@@ -188,6 +196,7 @@ void pair_lost(struct flow *flow, struct conn *c, enum stream_role role)
 	if (role != ROLE_REQUESTS) {
 		pair_forget_all(flow, c);
 		c->forgotten = 0;
+		c->missed = false;
 	}
 	c->unsure = true;
 }
@@ -201,6 +210,7 @@ void pair_missed(struct flow *flow, struct conn *c)
 	/* Its answer comes before those to requests behind it. */
 	pair_forget_all(flow, c);
 	c->forgotten++;
+	c->missed = true;
 }
 
 void pair_joined(struct flow *flow, struct conn *c)
@@ -210,6 +220,7 @@ void pair_joined(struct flow *flow, struct conn *c)
 	if (c->n_pending > 1) {
 		pair_forget_all(flow, c);
 		c->forgotten = 0;
+		c->missed = false;
 		c->crowded = true;
 	}
 	c->unsure = true;

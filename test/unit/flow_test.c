@@ -907,6 +907,17 @@ START_TEST(retracted)
 		"out POST /c 2 [Host=h,Content-Length=9] body ab error " FLOW_ERROR_RETRACTED "\n"
 		"out GET /d 1 [Host=h]\n"
 		"in 200 1 [Content-Length=0] for GET /d h\n");
+	/* what could not be read, and did not leave: nobody answers it */
+	seq += (uint32_t)strlen(GET("/d"));
+	rec = record_of(&r, OUT, seq, 0);
+	rec.length = 100;
+	give(&r, rec, "");
+	rec = record_of(&r, OUT, seq, strlen(GET("/d")));
+	rec.flags |= CAPTURE_F_RETRACT;
+	give(&r, rec, GET("/d"));
+	call(&r, IN, OK(0));
+	expect(&r, "out GET /d 1 [Host=h]\n"
+		   "in 200 1 [Content-Length=0] for GET /d h\n");
 	/* the rest of a call, and more: these are the same bytes */
 	r.seq[OUT] = seq + (uint32_t)strlen(GET("/d"));
 	call(&r, OUT, "POST /e HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabcdef");
