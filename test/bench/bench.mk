@@ -21,9 +21,9 @@ $(B)/test/bench/bench-%: $(B)/test/bench/%.o $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
 
-bench-programs: $(B)/ebpfdump-loader $(BENCH_PROGRAMS)
+bench-programs: all $(B)/test/callback/driver $(BENCH_PROGRAMS)
 
-bench: ## install what is missing, measure, print a table (PARTS='kernel replay web memory spool kube vm' for some)
+bench: ## install what is missing, measure, print a table (PARTS='kernel replay web memory callback spool kube vm' for some)
 	@hack/deps.sh test bench
 	@hack/mounts.sh
 	@$(MAKE) --no-print-directory bench-programs

@@ -4,7 +4,7 @@
 
 usage: bench.py [--build DIR] [--json FILE] [--rounds N] [PART...]
 
-Parts: kernel replay web memory spool kube vm (all of them if none is named). Each row of the table is a figure, its goal, and
+Parts: kernel replay web memory callback spool kube vm (all of them if none is named). Each row of the table is a figure, its goal, and
 whether it is met. No speed fails: the exit status is 0 unless something did not run.
 
 All figures that are compared come from one run: the candidates take turns, round by round, in an order that rotates,
@@ -552,6 +552,137 @@ def bench_memory(args, table):
                   f"<= {goal} MiB", rss <= goal * KIB, kib=rss, once_kib=once, maps_kib=maps)
 
 
+# ---- the callback --------------------------------------------------------------------------------------------------------
+
+SESSION = """
+import json, sys, time
+import requests
+url, seconds = sys.argv[1], float(sys.argv[2])
+body = sys.stdin.buffer.read()
+session, n, end = requests.Session(), 0, time.monotonic() + seconds
+while time.monotonic() < end:
+    session.post(url, data=body, headers={"Content-Type": "application/json"}).raise_for_status()
+    n += 1
+print(n / seconds)
+"""
+SHELL = """end=$(($(date +%s%N) + $2 * 1000000000)); n=0
+while [ $(date +%s%N) -lt $end ]; do
+	curl -sf -o /dev/null -H 'Content-Type: application/json' --data-binary @"$3" "$1" || exit 1; n=$((n + 1))
+done; echo $((n / $2))"""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Receiver:
+    """A bare one (receiver.c), or ours."""
+
+    def __init__(self, args, ours):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/ingest"
+        command = [args.build / "ebpfdump-callback", "--listen", f"127.0.0.1:{self.port}", "--log-level", "error"] if ours \
+            else [args.programs / "bench-receiver", self.port]
+        self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+    def __enter__(self):
+        def there():
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return True
+            return False
+
+        wait_for(there, 10, "the receiver")
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+def pump(args, url, n, *flags):
+    """Messages per second, and CPU time per message in microseconds, of n messages of 700 bytes."""
+    with subprocess.Popen([str(c) for c in (args.build / "test/callback/driver", "--callback", url, "--log-level", "error", *flags)],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
+        driver.stdin.write(f"pump {n} 700 64\n")
+        driver.stdin.flush()
+        result = json.loads(driver.stdout.readline())
+        driver.stdin.close()
+        driver.stdout.read()
+    if result["delivered"] != n:
+        raise DidNotRun(f"{result['delivered']} of {n} messages were delivered")
+    return n / result["seconds"], 1e6 * result["cpu_seconds"] / n
+
+
+def cpu_of(command, **more):
+    process = subprocess.Popen([str(c) for c in command], stderr=subprocess.DEVNULL, **more)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
+    if status != 0:
+        raise DidNotRun(f"{command[0]}: status {status}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def bench_callback(args, table):
+    rounds = max(1, min(5, args.rounds))
+    batch = ("--callback-batch-messages", 500)
+    body = args.scratch / "body"
+    lines = (ROOT / "test/replay/data/golden.jsonl").read_bytes().splitlines()
+    body.write_bytes(min(lines, key=lambda line: abs(len(line) - 700)))
+    ours, bare, cpu = {"one": [], "batch": []}, {"one": [], "batch": []}, {"one": [], "batch": []}
+    peers = {"requests": [], "curl in a shell loop": []}
+    with Receiver(args, True) as mine, Receiver(args, False) as least:
+        for _ in range(rounds):
+            for name, n, flags in (("one", 50000, ()), ("batch", 500000, batch)):
+                ours[name].append(pump(args, mine.url, n, *flags)[0])
+                rate, each = pump(args, least.url, n, *flags)
+                bare[name].append(rate)
+                cpu[name].append(each)
+            with open(body, "rb") as f:
+                peers["requests"].append(float(run(["/usr/bin/python3", "-c", SESSION, mine.url, 1], stdin=f)))
+            peers["curl in a shell loop"].append(float(run(["sh", "-c", SHELL, "sh", mine.url, "1", body])))
+    best = max(peers, key=lambda p: middle(peers[p]))
+    for name, what, goal in (("one", "one POST each", 20e3), ("batch", "batches of 500", 300e3)):
+        rate, ratio = middle(ours[name]), middle(ours[name]) / middle(peers[best])
+        table.add(f"callback: messages to our receiver, {what}", f"{rate:.0f}/s",
+                  f"to the least that answers (receiver.c) {middle(bare[name]):.0f}/s, {middle(cpu[name]):.2f} us of CPU time a "
+                  f"message; {ratio:.0f} x one POST each by {best}; "
+                  + ", ".join(f"{p} {middle(v):.0f}/s" for p, v in peers.items()),
+                  f">= {goal:.0f}/s, >= 5 x", rate >= goal and ratio >= 5, rate=rate, bare=middle(bare[name]), ratio=ratio,
+                  **{p.split()[0]: middle(v) for p, v in peers.items()})
+
+    records = args.scratch / "records"
+    run([args.programs / "bench-replay", "--write", records])
+    loader = [args.build / "ebpfdump-loader", "--replay", records, "--listen", ""]
+    printed, sent, single = [], [], []
+    with Receiver(args, False) as least:
+        for _ in range(rounds):
+            with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
+                printed.append(cpu_of([*loader, "--output", "json"], stdout=reader.stdin))
+                reader.stdin.close()
+            sent.append(cpu_of([*loader, "--callback", least.url, *batch]))
+            single.append(cpu_of([*loader, "--callback", least.url]))
+    ratio = middle([s / p for s, p in zip(sent, printed)])
+    messages = 16 * 4096 * 2
+    table.add("callback: the loader's CPU time, batches over printing", f"{ratio:.2f}",
+              f"{1e6 * middle(sent) / messages:.2f} us over {1e6 * middle(printed) / messages:.2f} us a message, from records to "
+              f"the receiver or a pipe's reader; one POST each {1e6 * middle(single) / messages:.2f} us",
+              "<= 1.5", ratio <= 1.5, ratio=ratio)
+    records.unlink()
+
+    with subprocess.Popen([str(args.build / "test/callback/driver"), "--callback", f"http://127.0.0.1:{free_port()}/", "--flush-timeout",
+                           "0", "--log-level", "error"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
+        driver.stdin.write("write 262144 4096 64\nstats\n")
+        driver.stdin.close()
+        driver.stdout.readline()
+        stats = json.loads(driver.stdout.readline())
+        driver.stdout.read()
+    table.add("callback: resident memory, dead receiver, 1 GiB offered", f"{stats['rss'] / (1 << 20):.1f} MiB",
+              f"--queue-bytes 32M; {stats['queued']} messages of 4096 bytes queue, {stats['full']} gave way", "<= 64 MiB",
+              stats["rss"] <= 64 << 20, rss=stats["rss"])
+
+
 # ---- the callback's spool --------------------------------------------------------------------------------------------
 
 
@@ -612,7 +743,7 @@ def bench_kube(args, table):
 
 # ---- all -------------------------------------------------------------------------------------------------------------
 
-PARTS = {"kernel": bench_kernel, "replay": bench_replay, "web": bench_web, "memory": bench_memory, "spool": bench_spool, "kube": bench_kube, "vm": bench_vm}
+PARTS = {"kernel": bench_kernel, "replay": bench_replay, "web": bench_web, "memory": bench_memory, "callback": bench_callback, "spool": bench_spool, "kube": bench_kube, "vm": bench_vm}
 
 
 def main():

@@ -95,20 +95,17 @@ static size_t make_response(char *out, size_t size, unsigned i)
 	return (size_t)n;
 }
 
-/* What a server's loader records. Returns the file in memory. */
-static char *make_records(size_t *ret_len)
+/* What a server's loader records, to a file. */
+static void write_records(const char *path, unsigned exchanges)
 {
 	static uint32_t seq[CONNECTIONS][2];
-	char path[] = "/tmp/ebpfdump-bench.XXXXXX", data[2048];
 	struct capture_writer *w;
 	struct err err = {0};
-	struct stat st;
-	int fd = mkstemp(path);
-	char *p;
+	char data[2048];
 
-	if (fd < 0 || capture_writer_open(path, &w, &err))
+	if (capture_writer_open(path, &w, &err))
 		die("the records cannot be written");
-	for (unsigned i = 0; i < EXCHANGES * 2; i++) {
+	for (unsigned i = 0; i < exchanges * 2; i++) {
 		unsigned c = i / 2 % CONNECTIONS;
 		bool response = i % 2;
 		int direction = response ? CAPTURE_EGRESS : CAPTURE_INGRESS;
@@ -142,7 +139,22 @@ static char *make_records(size_t *ret_len)
 		if (capture_writer_add(w, &r, data, 1763892000000000000LL, &err))
 			die(err.text);
 	}
-	if (capture_writer_close(w, &err) || fstat(fd, &st))
+	if (capture_writer_close(w, &err))
+		die("the records cannot be written");
+}
+
+/* Returns the file in memory. */
+static char *make_records(size_t *ret_len)
+{
+	char path[] = "/tmp/ebpfdump-bench.XXXXXX";
+	struct stat st;
+	int fd = mkstemp(path);
+	char *p;
+
+	if (fd < 0)
+		die("the records cannot be written");
+	write_records(path, EXCHANGES);
+	if (fstat(fd, &st))
 		die("the records cannot be written");
 	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
 	if (p == MAP_FAILED)
@@ -403,9 +415,14 @@ int main(int argc, char **argv)
 	for (int i = 1; i + 1 < argc; i += 2) {
 		if (strcmp(argv[i], "--writer") == 0)
 			only = argv[i + 1];
-		else if (strcmp(argv[i], "--rounds") != 0 ||
-			 num_parse(span_str(argv[i + 1]), 1, ROUNDS_MAX, &rounds))
-			die("usage: bench-replay [--rounds N] [--writer none|ours|json_c]");
+		else if (strcmp(argv[i], "--write") == 0) {
+			/* for those who want a longer one */
+			write_records(argv[i + 1], EXCHANGES * 16);
+			return 0;
+		} else if (strcmp(argv[i], "--rounds") != 0 ||
+			   num_parse(span_str(argv[i + 1]), 1, ROUNDS_MAX, &rounds))
+			die("usage: bench-replay [--rounds N] [--writer none|ours|json_c] [--write "
+			    "FILE]");
 	}
 	/* as users run it */
 	if (spec_parse_args(&spec, 1, argv, &err) ||
