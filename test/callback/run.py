@@ -251,6 +251,22 @@ def batch_bytes(env):
         check(len(r.body) <= 65536 or len(r.messages()) == 1, len(r.body))
 
 
+@case
+def documented_signatures(env):
+    """The examples in docs/CALLBACK.md, on what was really sent."""
+    key, body = env.folder / "key", env.folder / "body"
+    key.write_bytes(b"correct horse battery staple\n")
+    server = env.server()
+    d = env.start(server, "--callback-hmac-file", key)
+    d.write(1)
+    d.delivered(1)
+    d.end()
+    body.write_bytes(server.accepted[0].body)
+    done = subprocess.run([HERE / "verify.py", ROOT / "docs/CALLBACK.md", key, body, server.accepted[0].headers["x-ebpfdump-signature"]],
+                          capture_output=True, text=True, check=False)
+    check(done.returncode == 0 and done.stdout.count("ok ") == 3, done.stdout, done.stderr)
+
+
 # ---- faults ----
 
 @case
