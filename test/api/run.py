@@ -17,6 +17,7 @@ import cluster  # noqa: E402
 import operators  # noqa: E402
 import resources  # noqa: E402,F401
 import reconcile  # noqa: E402,F401
+import manifests  # noqa: E402,F401
 
 
 def main():
