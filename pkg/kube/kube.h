@@ -334,6 +334,9 @@ struct kube_reflector_options {
 	 * most of the memory. */
 	bool keep_all;
 	struct kube_reflector_timing timing;
+	/* Makes an object smaller before it is kept: the owner knows what it needs. NULL: nothing
+	 * more is dropped. -errno (-ENOMEM): the list or watch fails. */
+	int (*shrink)(void *ctx, struct json_object *object);
 	/* old: the state before (UPDATED), else NULL. The cache already has the new state. Same
 	 * name with another UID comes as DELETED, then ADDED. */
 	void (*on_change)(void *ctx, enum kube_change change, struct json_object *object,

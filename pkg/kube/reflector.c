@@ -261,6 +261,12 @@ static int tidy(const struct kube_reflector *r, struct json_object *object)
 	if (!kube_get(object, "apiVersion") && json_object_object_add(object, "apiVersion",
 						       json_object_new_string(r->api_version)) < 0)
 		return -ENOMEM;
+	if (r->options.shrink) {
+		int n = r->options.shrink(r->options.ctx, object);
+
+		if (n < 0)
+			return n;
+	}
 	kube_compact(object);
 	return 0;
 }

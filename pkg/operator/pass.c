@@ -22,6 +22,7 @@ static void pass_done(struct pass *p)
 	json_object_put(p->pods);
 	json_object_put(p->events);
 	spec_resource_done(&p->spec);
+	json_object_put(p->spec_json);
 	*p = (struct pass){0};
 }
 
@@ -547,8 +548,9 @@ void pass_begin(struct reconciler *r)
 
 	*p = (struct pass){.running = true, .began_ns = kube_now_ns()};
 	p->winner = json_object_get(current_winner(r));
+	p->spec_json = part_of(p->winner, "spec");
 	if (p->winner)
-		p->valid = spec_resource_decode(kube_get(p->winner, "spec"), &p->spec, &err) == 0;
+		p->valid = spec_resource_decode(p->spec_json, &p->spec, &err) == 0;
 	if (p->winner && !p->valid)
 		log_warn("EbpfDump %s/%s: %s", kube_get_string(p->winner, "metadata.namespace"),
 			kube_get_string(p->winner, "metadata.name"), err.text);

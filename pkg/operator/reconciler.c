@@ -43,6 +43,45 @@ void tell(struct reconciler *r, const struct json_object *about, bool warning, c
 
 /* ---- what is known ---- */
 
+/* As text: a tree of a thousand EbpfDumps would be most of the memory, and one of them is read. */
+static int to_text(struct json_object *object, const char *part)
+{
+	struct json_object *tree = kube_get(object, part), *text;
+
+	if (!tree)
+		return 0;
+	text = json_object_new_string(json_object_to_json_string_ext(tree, JSON_C_TO_STRING_PLAIN));
+	if (text && json_object_object_add(object, part, text) == 0)
+		return 0;
+	json_object_put(text);
+	return -ENOMEM;
+}
+
+static int shrink_dump(void *ctx, struct json_object *object)
+{
+	static const char *const kept[] = {"namespace", "name", "uid", "resourceVersion",
+		"generation", "creationTimestamp", "deletionTimestamp"};
+	struct json_object *metadata = kube_get(object, "metadata"), *value;
+	struct maker m = {0};
+	struct json_object *small = json_object_new_object();
+
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+		if (json_object_object_get_ex(metadata, kept[i], &value))
+			make_share(&m, small, kept[i], value);
+	make_add(&m, object, "metadata", small);
+	return m.failed || to_text(object, "spec") || to_text(object, "status") ? -ENOMEM : 0;
+}
+
+struct json_object *part_of(const struct json_object *dump, const char *part)
+{
+	const char *text = kube_get_string(dump, part);
+	struct json_object *object = NULL;
+
+	if (!text[0] || kube_json_parse(span_str(text), &object, NULL) < 0)
+		return NULL;
+	return object;
+}
+
 static int take_better(void *ctx, const char *key, struct json_object *object)
 {
 	struct json_object **winner = ctx;
@@ -294,6 +333,7 @@ static int start_caches(struct reconciler *r, struct err *err)
 		.api_version = OPERATOR_VERSION,
 		.kind = OPERATOR_KIND,
 		.timing = r->options.timing,
+		.shrink = shrink_dump,
 		.on_change = on_dump,
 		.on_synced = on_synced,
 		.ctx = r,
@@ -308,6 +348,7 @@ static int start_caches(struct reconciler *r, struct err *err)
 	o.api_version = "apps/v1";
 	o.kind = "DaemonSet";
 	o.field_selector = "metadata.name=" OPERATOR_DAEMONSET;
+	o.shrink = NULL;
 	o.on_change = on_set;
 	return kube_reflector_new(&o, &r->sets, err);
 }

@@ -16,7 +16,8 @@ struct pass {
 	struct json_object *winner; /* own reference; NULL: none */
 	struct json_object *intent; /* NULL: not (yet) known */
 	struct json_object *set;    /* own reference: as it was when the request was sent; NULL */
-	struct spec_resource spec;  /* of the winner, if it is valid */
+	struct json_object *spec_json; /* own reference; the next points into it */
+	struct spec_resource spec;     /* of the winner, if it is valid */
 	bool valid;
 	struct operator_view view;   /* the part that is of this pass */
 	struct operator_facts facts; /* daemonset is not used */
@@ -70,6 +71,8 @@ struct reconciler {
 struct json_object *current_winner(const struct reconciler *r);
 /* The DaemonSet, by the cache or an answer that is newer; not a reference. */
 struct json_object *current_set(struct reconciler *r);
+/* A part of a cached EbpfDump, "spec" or "status": a new reference; NULL: there is none. */
+struct json_object *part_of(const struct json_object *dump, const char *part);
 /* What is under way has ended: looks for more. */
 void work_on(struct reconciler *r);
 void want_status(struct reconciler *r, const char *key);

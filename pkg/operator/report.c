@@ -28,7 +28,8 @@ static void finish(struct reconciler *r, enum kube_outcome outcome)
 	work_on(r);
 }
 
-/* The status so far: the one that was written last, as long as the cache is behind it. */
+/* The status so far: the one that was written last, as long as the cache is behind it. A new
+ * reference. */
 static struct json_object *status_before(
 	struct reconciler *r, const char *key, const struct json_object *dump)
 {
@@ -37,9 +38,9 @@ static struct json_object *status_before(
 	if (json_object_object_get_ex(r->written, key, &mine) &&
 		strcmp(kube_get_string(mine, "rv"),
 			kube_get_string(dump, "metadata.resourceVersion")) == 0)
-		return kube_get(mine, "status");
+		return json_object_get(kube_get(mine, "status"));
 	json_object_object_del(r->written, key);
-	return kube_get(dump, "status");
+	return part_of(dump, "status");
 }
 
 static void remember(struct reconciler *r)
@@ -164,7 +165,10 @@ static int make_status(struct reconciler *r)
 
 	/* the others' specs do not matter yet */
 	if (winner == p->dump) {
-		if (spec_resource_decode(kube_get(p->dump, "spec"), &spec, &invalid) == 0)
+		CLEANUP(json_putp)
+		struct json_object *text = part_of(p->dump, "spec");
+
+		if (spec_resource_decode(text, &spec, &invalid) == 0)
 			spec_resource_done(&spec);
 		if (!invalid.code && too_early(r))
 			return 0;
@@ -187,7 +191,7 @@ void report_begin(struct reconciler *r, const char *key)
 		return;
 	}
 	p->dump = json_object_get(dump);
-	p->before = json_object_get(status_before(r, key, dump));
+	p->before = status_before(r, key, dump);
 	err = make_status(r);
 	if (err == 0 && (!p->status || operator_same_status(p->before, p->status))) {
 		finish(r, KUBE_DONE);
