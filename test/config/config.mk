@@ -4,4 +4,7 @@
 config: all ## check config/ and bundle/: rendered, up to date, consistent, and that faults are found
 	$(Q)test/config/config.py $(B)
 
-.PHONY: config
+dashboard-picture: all ## photograph the dashboard's panels on this machine's traffic: docs/dashboard.png
+	$(Q)$(SUDO) test/config/picture.py $(B) docs/dashboard.png
+
+.PHONY: config dashboard-picture
