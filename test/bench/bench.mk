@@ -23,7 +23,7 @@ $(B)/test/bench/bench-%: $(B)/test/bench/%.o $(LIB)
 
 bench-programs: all $(B)/test/callback/driver $(BENCH_PROGRAMS)
 
-bench: ## install what is missing, measure, print a table (PARTS='kernel replay web memory callback spool kube vm' for some)
+bench: ## install what is missing, measure, print a table (PARTS='kernel replay web memory callback spool kube operator vm' for some)
 	@hack/deps.sh test bench
 	@hack/mounts.sh
 	@$(MAKE) --no-print-directory bench-programs

@@ -4,7 +4,7 @@
 
 usage: bench.py [--build DIR] [--json FILE] [--rounds N] [PART...]
 
-Parts: kernel replay web memory callback spool kube vm (all of them if none is named). Each row of the table is a figure, its goal, and
+Parts: kernel replay web memory callback spool kube operator vm (all of them if none is named). Each row of the table is a figure, its goal, and
 whether it is met. No speed fails: the exit status is 0 unless something did not run.
 
 All figures that are compared come from one run: the candidates take turns, round by round, in an order that rotates,
@@ -741,9 +741,18 @@ def bench_kube(args, table):
               ">= 50000 events/s", rate >= 50000, rate=rate, keep_ns=middle(keep), object_memory=result["object_memory"])
 
 
+# ---- the operator ----
+
+
+def bench_operator(args, table):
+    import operator_part
+    operator_part.bench(args, table)
+
+
 # ---- all -------------------------------------------------------------------------------------------------------------
 
-PARTS = {"kernel": bench_kernel, "replay": bench_replay, "web": bench_web, "memory": bench_memory, "callback": bench_callback, "spool": bench_spool, "kube": bench_kube, "vm": bench_vm}
+PARTS = {"kernel": bench_kernel, "replay": bench_replay, "web": bench_web, "memory": bench_memory, "callback": bench_callback, "spool": bench_spool, "kube": bench_kube,
+         "operator": bench_operator, "vm": bench_vm}
 
 
 def main():
