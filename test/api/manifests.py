@@ -36,6 +36,18 @@ def every_overlay_is_accepted(c):
 
 
 @test
+def one_file(c):
+    """`kubectl apply -f config/install.yaml`, twice, and away again."""
+    file = TREE / "config/install.yaml"
+    deploy(c)
+    c.kubectl("apply", "-f", file)
+    check(all(line.endswith("unchanged") for line in c.kubectl("apply", "-f", file).splitlines()), "applied again it is a change")
+    c.kubectl("apply", "--server-side", "--force-conflicts", "-f", file)
+    c.kubectl("delete", "-f", file, "--timeout=60s")
+    check(not c.get("crd", "ebpfdumps.research.dynatrace.com") and not c.get("namespace", NAMESPACE), "something is left")
+
+
+@test
 def make_deploys_and_undeploys(c):
     """`make deploy`, `make install` and their opposites, with images of one's own."""
     deploy(c)
