@@ -98,7 +98,6 @@ int kube_json_parse(struct span text, struct json_object **ret_object, struct er
 	tokener = json_tokener_new_ex(KUBE_JSON_DEPTH + 2);
 	if (!tokener)
 		return err_set(err, ENOMEM, "out of memory");
-	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
 	object = json_tokener_parse_ex(tokener, text.p, (int)text.len);
 	if (!object) {
 		enum json_tokener_error e = json_tokener_get_error(tokener);
@@ -108,6 +107,9 @@ int kube_json_parse(struct span text, struct json_object **ret_object, struct er
 			e == json_tokener_continue ? "it ends too early"
 						   : json_tokener_error_desc(e));
 	}
+	if (json_tokener_get_parse_end(tokener) != text.len)
+		return err_set(err, EBADMSG, "not JSON: more behind byte %zu",
+			json_tokener_get_parse_end(tokener));
 	if (!json_object_is_type(object, json_type_object))
 		return err_set(err, EBADMSG, "not a JSON object");
 	*ret_object = TAKE(object);

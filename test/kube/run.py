@@ -477,7 +477,6 @@ def undecodable_events():
     undecodable('{"type":"ADDED","object":' + "[" * 101 + "]" * 101 + "}")
     undecodable('[{"type":"ADDED"}]')
     undecodable('{"type":"ADDED","object":{]}')
-    undecodable("{'type':'ADDED'}")
 
 
 @case
