@@ -147,8 +147,8 @@ struct capture_owner {
 
 /* Entries of the map `ignore`, and the one of a connection: ids count up for each CPU and program,
  * so they are mixed. */
-#define CAPTURE_IGNORE_SLOTS	65536
-#define CAPTURE_IGNORE_SLOT(id) ((__u32)((id)*0x9e3779b97f4a7c15ULL >> 48))
+#define CAPTURE_IGNORE_SLOTS	16384
+#define CAPTURE_IGNORE_SLOT(id) ((__u32)((id)*0x9e3779b97f4a7c15ULL >> 50))
 /* Set in an entry (no id has this bit): its bytes are CAPTURE_SKIP_OWN, else CAPTURE_SKIP_OTHER. */
 #define CAPTURE_IGNORE_OWN (1ULL << 63)
 
