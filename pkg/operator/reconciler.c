@@ -219,8 +219,7 @@ static void on_dump(
 	char key[KUBE_KEY_MAX];
 
 	key_of(object, key, sizeof(key));
-	if (change == KUBE_DELETED || change == KUBE_DELETED_UNKNOWN)
-		json_object_object_del(r->written, key);
+	json_object_object_del(r->written, key);
 	if (!reconciler_synced(r))
 		return;
 	/* a change of the status alone, ours most likely, moves no loader */

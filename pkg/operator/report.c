@@ -43,12 +43,16 @@ static struct json_object *status_before(
 	return part_of(dump, "status");
 }
 
+/* Until the watch brings it, unless it was faster than the answer. */
 static void remember(struct reconciler *r)
 {
 	struct report *p = &r->report;
 	struct maker m = {0};
-	struct json_object *entry = make_object(&m, r->written, p->key);
+	struct json_object *entry;
 
+	if (kube_reflector_get(r->dumps, p->key) != p->dump)
+		return;
+	entry = make_object(&m, r->written, p->key);
 	make_string(&m, entry, "rv", kube_get_string(p->dump, "metadata.resourceVersion"));
 	make_share(&m, entry, "status", p->status);
 }
