@@ -266,7 +266,7 @@ class Watch:
         self.thread.start()
 
     def _read(self):
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, AttributeError):  # closed meanwhile
             for line in self.answer:
                 self.events.append(json.loads(line))
         self.ended.set()

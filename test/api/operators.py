@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """operators: the operator's process as its Deployment runs it, with the rights of its service account, and what stands in for nodes."""
+import contextlib
 import http.client
 import json
 import pathlib
@@ -24,8 +25,10 @@ def deploy(c):
 
 def clear(c):
     c.kubectl("delete", "ebpfdumps", "--all", "-A", "--wait=true")
-    for what in ("daemonset", LOADER), ("lease", "ebpfdump-operator"), ("pods", "--all"), ("events", "--all"):
+    for what in ("daemonset", LOADER), ("lease", "ebpfdump-operator"):
         c.kubectl("delete", *what, "-n", NAMESPACE, "--ignore-not-found")
+    for what in "pods", "events":  # all in one request
+        c.kubectl("delete", "--raw", f"/api/v1/namespaces/{NAMESPACE}/{what}")
 
 
 class Operator:
@@ -79,8 +82,9 @@ class Operator:
         """Of its kubectl."""
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for child in children:
-            if "proxy" in pathlib.Path(f"/proc/{child}/cmdline").read_text():
-                return int(child)
+            with contextlib.suppress(OSError):  # it ends just now
+                if "\0proxy\0" in pathlib.Path(f"/proc/{child}/cmdline").read_text():
+                    return int(child)
         return None
 
     def stop(self, number=signal.SIGTERM):

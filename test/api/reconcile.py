@@ -6,7 +6,7 @@ import pathlib
 import signal
 import time
 
-from cluster import NAMESPACE, OPERATOR, TREE, check, dump, equal, short, test, until
+from cluster import API, NAMESPACE, OPERATOR, TREE, check, dump, equal, short, test, until
 from operators import IMAGE, LOADER, Operator, args_of, clear, daemonset, deploy, event, play, pod, says, status_of
 
 
@@ -434,7 +434,8 @@ def many_resources(c):
             reasons = [cond["reason"] for i in items for cond in i.get("status", {}).get("conditions", []) if cond["type"] == "Accepted"]
             return sorted(set(reasons)) == ["Accepted", "Conflict"] and reasons.count("Accepted") == 1 and len(reasons) == 40
         until(settled, "one of them is accepted", 120)
-        c.kubectl("delete", "ebpfdumps", "--all", "-n", NAMESPACE, "--wait=false")
+        # all in one request, as the deletion of a namespace does it
+        c.kubectl("delete", "--raw", f"{API}/namespaces/{NAMESPACE}/ebpfdumps")
         until(lambda: not daemonset(c), "no DaemonSet")
 
 
