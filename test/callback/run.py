@@ -516,7 +516,7 @@ def tls_fault(env, fault, flags=("--callback-ca", "ca.pem")):
     d = env.start(server, *flags)
     d.write(100)
     until(lambda: "nothing gets through" in d.logged(), lambda: d.stats())
-    check(not server.seen and d.last["delivered"] == 0, "it was sent")
+    check(not server.seen and d.stats()["delivered"] == 0, "it was sent")
     server.close()
     server.tls = context(env, "good")
     server.garbage = None
