@@ -197,12 +197,17 @@ static bool has_cookie(struct receiver *r, struct MHD_Connection *c)
 	return wanted[0] && secret_equal(given, wanted);
 }
 
+static enum MHD_Result refuse_token(struct receiver *r, struct MHD_Connection *c)
+{
+	atomic_fetch_add(&r->counters.refused[REFUSED_TOKEN], 1);
+	return answer_error(r, c, MHD_HTTP_UNAUTHORIZED, "the token is missing or wrong");
+}
+
 bool may_see(struct receiver *r, struct MHD_Connection *c, enum MHD_Result *ret_result)
 {
 	if (!r->token || secret_is_bearer(r->token, header(c, "Authorization")) || has_cookie(r, c))
 		return true;
-	atomic_fetch_add(&r->counters.refused[REFUSED_TOKEN], 1);
-	*ret_result = answer_error(r, c, MHD_HTTP_UNAUTHORIZED, "the token is missing or wrong");
+	*ret_result = refuse_token(r, c);
 	return false;
 }
 
@@ -210,12 +215,9 @@ enum MHD_Result api_session(struct receiver *r, struct MHD_Connection *c)
 {
 	struct answer a = {.status = MHD_HTTP_NO_CONTENT};
 	char cookie[160], value[65];
-	enum MHD_Result result;
 
-	if (r->token && !secret_is_bearer(r->token, header(c, "Authorization"))) {
-		may_see(r, c, &result);
-		return answer_error(r, c, MHD_HTTP_UNAUTHORIZED, "the token is missing or wrong");
-	}
+	if (r->token && !secret_is_bearer(r->token, header(c, "Authorization")))
+		return refuse_token(r, c);
 	if (r->token) {
 		secret_cookie(r->token, r->cookie_key, value);
 		snprintf(cookie, sizeof(cookie), "ebpfdump=%s; Path=/; HttpOnly; SameSite=Strict",
