@@ -183,6 +183,7 @@ test: ## install what is missing, and run everything (SUITES='unit lint' for som
 docs: all ## write the generated part of docs/REFERENCE.md
 	@hack/reference.sh $(B)/ebpfdump-loader docs/REFERENCE.md >$(B)/REFERENCE.md && mv $(B)/REFERENCE.md docs/REFERENCE.md
 	@hack/reference.sh $(B)/ebpfdump-operator docs/OPERATOR.md >$(B)/OPERATOR.md && mv $(B)/OPERATOR.md docs/OPERATOR.md
+	@hack/reference.sh $(B)/ebpfdump-callback docs/RECEIVER.md >$(B)/RECEIVER.md && mv $(B)/RECEIVER.md docs/RECEIVER.md
 
 CRD := config/crd/bases/research.dynatrace.com_ebpfdumps.yaml
 crd: all ## write the CustomResourceDefinition, config/crd/bases
@@ -195,6 +196,8 @@ check-docs: all
 		{ echo 'not ok docs/REFERENCE.md is not what the loader says: make docs'; exit 1; }
 	@hack/reference.sh $(B)/ebpfdump-operator docs/OPERATOR.md | diff docs/OPERATOR.md - || \
 		{ echo 'not ok docs/OPERATOR.md is not what the operator says: make docs'; exit 1; }
+	@hack/reference.sh $(B)/ebpfdump-callback docs/RECEIVER.md | diff docs/RECEIVER.md - || \
+		{ echo 'not ok docs/RECEIVER.md is not what the receiver says: make docs'; exit 1; }
 
 format: ## format the sources
 	clang-format -i $(shell git ls-files '*.c' '*.h')

@@ -9,7 +9,8 @@ build='gcc libc6-dev make clang llvm bpftool libbpf-dev libelf-dev zlib1g-dev li
 libssl-dev libjson-c-dev pkg-config'
 test="check curl ca-certificates nginx-light python3 iproute2 procps openssl socat valgrind
 qemu-system-x86 busybox-static cpio xz-utils dpkg prometheus clang-format cppcheck shellcheck git
-debootstrap python3-yaml gcc-aarch64-linux-gnu qemu-system-arm buildah nftables nodejs perl"
+debootstrap python3-yaml gcc-aarch64-linux-gnu qemu-system-arm buildah nftables nodejs perl
+chromium fonts-dejavu-core"
 bench='wrk nginx-light tcpdump ngrep tshark iproute2 python3 python3-requests curl procps'
 
 # inside the build of the images
@@ -39,6 +40,13 @@ runtime() {
 	case " $wanted " in *" check "*) ;; *) return 0 ;; esac
 	command -v clang >/dev/null || return 0
 	echo "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
+}
+
+# Node.js may be there from elsewhere, with an npm of its own that Debian's would exclude.
+driver() {
+	case " $wanted " in *" chromium "*) ;; *) return 0 ;; esac
+	command -v node >/dev/null || echo nodejs
+	command -v npm >/dev/null || echo npm
 }
 
 as_root() {
@@ -76,4 +84,4 @@ install() {
 # shellcheck disable=SC2086
 install $wanted
 # shellcheck disable=SC2046
-install $(runtime)
+install $(runtime) $(driver)

@@ -56,7 +56,7 @@ suite() { # NAME COMMAND...
 
 # A suite is the target of make of its name, unless it says otherwise below.
 all=(lint build docs unit unit-san unit-tsan clang
-	replay kube operator plugin config
+	replay receiver page kube operator plugin config
 	builds trixie arm64 images
 	native native-san callback feedback
 	api e2e
@@ -71,7 +71,7 @@ for s in "$@"; do
 	build) suite build make -j"$jobs" all ;;
 	docs) suite docs make docs-checks ;;
 	unit-san) suite unit-san make -j"$jobs" unit SAN=address,undefined ;;
-	unit-tsan) suite unit-tsan make -j"$jobs" unit SAN=thread UNIT_SRC='test/unit/sink_test.c test/unit/spool_test.c test/unit/telemetry_test.c' ;;
+	unit-tsan) suite unit-tsan make -j"$jobs" unit SAN=thread UNIT_SRC='test/unit/sink_test.c test/unit/spool_test.c test/unit/telemetry_test.c test/unit/receiver_test.c' ;;
 	clang) suite clang make -j"$jobs" unit all CC=clang BUILD=build/clang ;;
 	builds) suite builds make build-checks ;;
 	images) suite images make test-images ;;

@@ -131,7 +131,8 @@ int main(int argc, char **argv)
 	}
 	if (spec.reference) {
 		spec_reference(&spec_callback, stdout);
-		return EXIT_OK;
+		puts("\n## Metrics\n");
+		return receiver_reference(stdout) ? EXIT_FAILED : EXIT_OK;
 	}
 	log_setup((enum log_level)spec.log_level, (enum log_format)spec.log_format, "callback", "");
 	return run(&spec);

@@ -346,7 +346,6 @@ int ledger_reference(FILE *out)
 		.spec = &wants_both, .options = {.interfaces = interfaces, .n_interfaces = 1}};
 	struct metrics m = {.out = &text};
 	struct err err = {0};
-	const char *p, *end;
 
 	log_setup(LOG_ERROR, LOG_TEXT, "loader", "");
 	if (flow_new(&tiny, NULL, NULL, &flow, &err) || loop_new(&loop, &err) ||
@@ -357,17 +356,7 @@ int ledger_reference(FILE *out)
 	ledger_metrics(&l, &m);
 	if (m.error)
 		return m.error;
-	fputs("| metric | type | what |\n| --- | --- | --- |\n", out);
-	if (buf_append(&text, "", 1)) /* for sscanf() */
-		return -ENOMEM;
-	end = text.data + text.len - 1;
-	for (p = text.data; p < end; p += strcspn(p, "\n") + 1) {
-		char name[128], help[512], type[32];
-
-		if (sscanf(p, "# HELP %127s %511[^\n]\n# TYPE %*s %31s", name, help, type) == 3)
-			fprintf(out, "| `%s` | %s | %s |\n", name, type, help);
-	}
-	return 0;
+	return metrics_table(&text, out);
 }
 
 bool ledger_ready(void *ctx, struct buf *out)

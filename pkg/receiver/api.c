@@ -354,3 +354,24 @@ enum MHD_Result api_metrics(struct receiver *r, struct MHD_Connection *c)
 		return answer_error(r, c, MHD_HTTP_INTERNAL_SERVER_ERROR, strerror(-m.error));
 	return answer_text(r, c, &a, out.data, out.len);
 }
+
+int receiver_reference(FILE *out)
+{
+	CLEANUP(buf_done)
+	struct buf page = BUF_INIT(METRICS_BYTES);
+	struct metrics m = {.out = &page};
+	struct receiver r = {0};
+	struct err err;
+	int n;
+
+	n = store_new(1, 1, 0, &r.store, &err);
+	if (n == 0)
+		n = output_new(fileno(out), NULL, 0, 0, 64 << 10, &r.output, &err);
+	if (n == 0) {
+		put_all(&r, &m);
+		n = m.error ? m.error : metrics_table(&page, out);
+	}
+	output_free(r.output);
+	store_free(r.store);
+	return n;
+}

@@ -69,5 +69,7 @@ uint16_t receiver_port(const struct receiver *r);
 bool receiver_is_closed(const struct receiver *r);
 /* How many messages were taken. */
 uint64_t receiver_messages(const struct receiver *r);
+/* All metrics as a table in Markdown, for docs/RECEIVER.md. -errno. */
+int receiver_reference(FILE *out);
 
 #endif

@@ -119,3 +119,22 @@ void metrics_histogram(struct metrics *m, const char *name, const double *bounds
 	snprintf(sample, sizeof(sample), "%s_count", name);
 	metrics_u64(m, sample, total, NULL);
 }
+
+int metrics_table(struct buf *page, FILE *out)
+{
+	const char *p, *end;
+	int r;
+
+	fputs("| metric | type | what |\n| --- | --- | --- |\n", out);
+	r = buf_append(page, "", 1); /* for sscanf() */
+	if (r < 0)
+		return r;
+	end = page->data + page->len - 1;
+	for (p = page->data; p < end; p += strcspn(p, "\n") + 1) {
+		char name[128], help[512], type[32];
+
+		if (sscanf(p, "# HELP %127s %511[^\n]\n# TYPE %*s %31s", name, help, type) == 3)
+			fprintf(out, "| `%s` | %s | %s |\n", name, type, help);
+	}
+	return 0;
+}

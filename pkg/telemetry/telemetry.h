@@ -37,6 +37,9 @@ void metrics_f64(struct metrics *m, const char *name, double value, ...) __attri
 void metrics_histogram(struct metrics *m, const char *name, const double *bounds,
 	const uint64_t *counts, size_t n, double sum);
 
+/* A page as a table in Markdown, for docs/: name, type, help of each family. */
+int metrics_table(struct buf *page, FILE *out);
+
 /* ---- server ---- */
 
 struct telemetry;

@@ -9,7 +9,8 @@
 const KEEP = 10000; // exchanges in the page
 const SLACK = 500; // more, before the oldest are cut off
 const SECONDS = 300; // of the plots
-const BUCKETS = 48; // of latency: four to a factor of ten, from 1 us
+const PER_TEN = 12; // buckets of latency to a factor of ten, from 1 us
+const BUCKETS = 8 * PER_TEN;
 const BODY_SHOWN = 256 * 1024; // characters of a body in the detail
 const HEX_SHOWN = 16 * 1024; // bytes
 
@@ -151,8 +152,8 @@ const statistics = {
   },
 };
 
-const bucketOf = (us) => Math.min(BUCKETS - 1, Math.max(0, Math.floor(Math.log10(Math.max(us, 1)) * 6)));
-const bucketUs = (i) => 10 ** ((i + 0.5) / 6);
+const bucketOf = (us) => Math.min(BUCKETS - 1, Math.max(0, Math.floor(Math.log10(Math.max(us, 1)) * PER_TEN)));
+const bucketUs = (i) => 10 ** ((i + 0.5) / PER_TEN);
 
 function quantile(latency, q) {
   let total = 0, sum = 0;
