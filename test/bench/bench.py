@@ -681,6 +681,65 @@ def bench_callback(args, table):
     table.add("callback: resident memory, dead receiver, 1 GiB offered", f"{stats['rss'] / (1 << 20):.1f} MiB",
               f"--queue-bytes 32M; {stats['queued']} messages of 4096 bytes queue, {stats['full']} gave way", "<= 64 MiB",
               stats["rss"] <= 64 << 20, rss=stats["rss"])
+    bench_page(args, table)
+
+
+# Sends one message on a connection that stays, at times that are due, until its input ends.
+SENDER = """
+import http.client, json, sys, time
+port, rate, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+message = json.loads(sys.stdin.readline())
+c = http.client.HTTPConnection("127.0.0.1", port)
+start = time.monotonic()
+for i in range(int(rate * seconds)):
+    wait = start + i / rate - time.monotonic()
+    if wait > 0:
+        time.sleep(wait)
+    message["path"] = "/sent?%d&%d" % (i, time.monotonic_ns())
+    c.request("POST", "/ingest", json.dumps(message), {"Content-Type": "application/json"})
+    answer = c.getresponse()
+    answer.read()
+    if answer.status != 200:
+        sys.exit(1)
+print(time.monotonic() - start)
+"""
+
+
+def watch_stream(stream, count, seconds):
+    """Milliseconds from the sending of each message to the event that shows it."""
+    waited, end = [], time.monotonic() + seconds
+    while len(waited) < count and time.monotonic() < end:
+        line = stream.readline()
+        now = time.monotonic_ns()
+        if not line:
+            break
+        waited += [(now - int(sent)) / 1e6 for sent in re.findall(rb'/sent\?\d+&(\d+)', line)]
+    return waited
+
+
+def bench_page(args, table):
+    rate, seconds = 1000, 10
+    message = {"direction": 0, "timing_ms": 1750000000000, "remote_ip": "10.1.2.3", "remote_port": 40000, "method": "GET",
+               "path": "/", "status_code": 0, "version": "1.1", "headers": {"Host": ["shop"]}, "body": ""}
+    with Receiver(args, True) as receiver, socket.create_connection(("127.0.0.1", receiver.port), timeout=10) as client:
+        client.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sender = subprocess.Popen([sys.executable, "-c", SENDER, str(receiver.port), str(rate), str(seconds)],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            sender.stdin.write(json.dumps(message) + "\n")
+            sender.stdin.close()
+            with client.makefile("rb") as stream:
+                waited = watch_stream(stream, rate * seconds, seconds + 20)
+            took = float(sender.stdout.readline() or 0)
+        finally:
+            sender.kill()
+            sender.wait()
+    if len(waited) != rate * seconds or took == 0:
+        raise DidNotRun(f"the stream showed {len(waited)} of {rate * seconds} messages")
+    waited.sort()
+    table.add("receiver: from ingest to the page's stream", f"{middle(waited):.0f} ms",
+              f"95 %: {waited[len(waited) * 95 // 100]:.0f} ms, longest {waited[-1]:.0f} ms; {len(waited) / took:.0f} messages/s, "
+              "one POST each", "<= 200 ms", middle(waited) <= 200, ms=middle(waited))
 
 
 # ---- the callback's spool --------------------------------------------------------------------------------------------
