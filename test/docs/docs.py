@@ -6,12 +6,15 @@ README and docs: links lead somewhere, make targets and files that are named exi
 block of commands is run, or says that it needs a cluster. A block is marked by the first words behind its fence:
 
     sh           run here, in a copy of the tree, as one script; it must succeed
+    sh run       each line by itself: what has not ended by then gets Ctrl-C after some seconds, and must end well
+    sh suite     make targets that test/run.sh runs anyway
     sh cluster   needs a cluster, a registry or a machine of its own: only its syntax is checked
     console      a session as it looks: commands behind $, and output; only the commands' syntax is checked
 
 Ends with `N passed, N failed`."""
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -82,14 +85,58 @@ def names(texts, build):
         check(f'{name}: flags in its commands exist', used <= flags, used - flags)
 
 
+def copy_of_tree(folder, build):
+    tree = os.path.join(folder, 'ebpfdump')
+    os.mkdir(tree)
+    subprocess.run([os.path.join(HOME, 'test/build/export.sh'), tree], check=True)
+    os.symlink(os.path.realpath(build), os.path.join(tree, 'build'))
+    return tree
+
+
+def here(body):
+    """As root there may be no sudo."""
+    return re.sub(r'^sudo ', '', body, flags=re.M) if os.geteuid() == 0 else body
+
+
+def run_block(body, build):
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(['bash', '-e', '-o', 'pipefail', '-c', here(body)], cwd=copy_of_tree(folder, build), capture_output=True, text=True,
+                              timeout=300, stdin=subprocess.DEVNULL)
+        return done.returncode == 0, body + done.stdout[-800:] + done.stderr[-800:]
+
+
+def run_lines(body, build):
+    with tempfile.TemporaryDirectory() as folder:
+        tree = copy_of_tree(folder, build)
+        for line in here(body).splitlines():
+            with open(os.path.join(folder, 'output'), 'w+') as output:
+                process = subprocess.Popen(['bash', '-c', line], cwd=tree, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                           start_new_session=True)
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGINT)
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                output.seek(0)
+                if process.wait() not in (0, 130, -signal.SIGINT):
+                    return False, f'{line}: status {process.returncode}\n{output.read()[-800:]}'
+    return True, ''
+
+
 def blocks(texts, build):
     ran = 0
     for name, text in texts.items():
+        loose = re.findall(r'^ {4}(?:\$ )?(?:sudo|make|build/|curl|kubectl|hack/|test/|git|docker|openssl|python3)\b.*$',
+                           re.sub(r'^```.*?^```$', '', text, flags=re.M | re.S), re.M)
+        check(f'{name}: commands stand in marked blocks', not loose, '\n'.join(loose))
         for number, (mark, body) in enumerate(re.findall(r'^```([^\n]*)\n(.*?)^```$', text, re.M | re.S), 1):
             words = mark.split()
             what = f'{name}, block {number} ({mark or "no mark"})'
-            if words[:1] in (['bash'], ['shell'], ['zsh']) or (words[:1] == ['sh'] and words[1:] not in ([], ['cluster'])):
-                check(what, False, 'commands are marked sh, sh cluster or console')
+            if words[:1] in (['bash'], ['shell'], ['zsh']) or (words[:1] == ['sh'] and words[1:] not in ([], ['run'], ['suite'], ['cluster'])):
+                check(what, False, 'commands are marked sh, sh run, sh suite, sh cluster or console')
             elif words[:1] == ['console']:
                 script = '\n'.join(re.findall(r'^\$ (.*)$', body, re.M))
                 done = subprocess.run(['sh', '-n'], input=script, capture_output=True, text=True)
@@ -97,17 +144,18 @@ def blocks(texts, build):
             elif words == ['sh', 'cluster']:
                 done = subprocess.run(['bash', '-n'], input=body, capture_output=True, text=True)
                 check(what + ': the commands are well-formed', done.returncode == 0, done.stderr)
+            elif words == ['sh', 'suite']:
+                with open(os.path.join(HOME, 'test/run.sh')) as f:
+                    suites = f.read()
+                asked = [t for line in body.splitlines() for t in re.sub('#.*', '', line).split()[1:]]
+                check(what + ': suites that are run', asked and all(re.search(rf'\b{t}\b', suites) for t in asked), asked)
             elif words == ['sh']:
                 ran += 1
-                with tempfile.TemporaryDirectory() as folder:
-                    tree = os.path.join(folder, 'ebpfdump')
-                    os.mkdir(tree)
-                    subprocess.run([os.path.join(HOME, 'test/build/export.sh'), tree], check=True)
-                    os.symlink(os.path.realpath(build), os.path.join(tree, 'build'))
-                    done = subprocess.run(['bash', '-e', '-o', 'pipefail', '-c', body], cwd=tree, capture_output=True, text=True, timeout=300,
-                                          stdin=subprocess.DEVNULL)
-                check(what + ': it runs', done.returncode == 0, body + done.stdout[-800:] + done.stderr[-800:])
-    check('some blocks were run', ran >= 4, ran)
+                check(what + ': it runs', *run_block(body, build))
+            elif words == ['sh', 'run']:
+                ran += 1
+                check(what + ': it runs', *run_lines(body, build))
+    check('some blocks were run', ran >= 7, ran)
 
 
 everything = dict(pages())
