@@ -146,8 +146,9 @@ int retry_after(struct span value, uint64_t now_s, uint64_t *ret_ms)
 		*ret_ms = seconds * 1000;
 		return 0;
 	}
-	if (!take_date(value, MIN(now_s, UINT64_C(253402300799)), &d) || d.day < 1 || d.day > 31 ||
-		d.hour > 23 || d.minute > 59 || d.second > 60)
+	now_s = MIN(now_s, UINT64_C(253402300799)); /* the end of 9999, the last year of a date */
+	if (!take_date(value, now_s, &d) || d.day < 1 || d.day > 31 || d.hour > 23 ||
+		d.minute > 59 || d.second > 60)
 		return -EINVAL;
 	at = days_of(&d) * 86400 + (int64_t)(d.hour * 3600 + d.minute * 60 + d.second);
 	at = at > (int64_t)now_s ? at - (int64_t)now_s : 0;
