@@ -5,8 +5,9 @@
 #
 # A suite is a command that ends with a line `N passed, N failed[, N skipped]`; one that prints no such line counts as
 # one test. What a suite printed is kept in build/test/SUITE.log and shown when it fails. In CI a skipped test is a
-# failure, but for the two that need Debian sid. The suites that run against a live kernel, one of them emulated, are given a second try in CI, which is said: a
-# machine that stalls for seconds is not the loader's fault, and a failure that is comes again.
+# failure, but for the two that need Debian sid. The suites that run live processes against each other (on this kernel, an
+# emulated one, an API server, in a browser) are given a second try in CI, which is said: a machine that stalls for seconds is not
+# the loader's fault, and a failure that is comes again.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 logs=build/test
@@ -19,7 +20,7 @@ suite() { # NAME COMMAND...
 	shift
 	"$@" >"$log" 2>&1 </dev/null
 	status=$?
-	if [ $status -ne 0 ] && [ -n "${CI:-}" ] && [[ $name =~ ^(native|native-san|feedback|matrix)$ ]]; then
+	if [ $status -ne 0 ] && [ -n "${CI:-}" ] && [[ $name =~ ^(native|native-san|callback|feedback|api|e2e|page|arm64|matrix)$ ]]; then
 		echo "$name failed; its second try follows. The first said:"
 		grep -E '^not ok' "$log" | head -n 20
 		cp "$log" "$log.first"
