@@ -11,6 +11,7 @@
 
 #define SEGMENT_MIN ((size_t)16 << 10)
 #define SEGMENT_MAX ((size_t)256 << 10)
+#define SPARES_MAX  16 /* 4 MiB at most: pages that are there need not be asked for */
 
 struct queue_segment {
 	struct queue_segment *next; /* in the lane */
@@ -44,13 +45,29 @@ static void free_segment(struct queue *q, struct queue_segment *s)
 {
 	size_t bytes = sizeof(*s) + s->cap;
 
-	if (bytes == q->segment_bytes && !q->spare) {
-		s->next = NULL;
+	if (bytes == q->segment_bytes && q->n_spare < SPARES_MAX) {
+		s->next = q->spare;
 		q->spare = s;
+		q->n_spare++;
 		return;
 	}
 	q->used_bytes -= bytes;
 	munmap(s, bytes);
+}
+
+static struct queue_segment *take_spare(struct queue *q)
+{
+	struct queue_segment *s = q->spare;
+
+	q->spare = s->next;
+	q->n_spare--;
+	return s;
+}
+
+static void unmap_spare(struct queue *q)
+{
+	q->used_bytes -= q->segment_bytes;
+	munmap(take_spare(q), q->segment_bytes);
 }
 
 static void unref(struct queue *q, struct queue_segment *s)
@@ -71,8 +88,8 @@ void queue_done(struct queue *q)
 			s = next;
 		}
 	}
-	if (q->spare)
-		munmap(q->spare, q->segment_bytes);
+	while (q->spare)
+		unmap_spare(q);
 	*q = (struct queue){0};
 }
 
@@ -85,19 +102,17 @@ uint32_t queue_lane_of(const struct queue *q, uint64_t order)
 static int new_segment(struct queue *q, size_t room, struct queue_segment **ret_segment)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = q->segment_bytes;
-	struct queue_segment *s = q->spare;
+	struct queue_segment *s;
 
 	if (room > bytes - sizeof(*s))
 		bytes = (sizeof(*s) + room + page - 1) / page * page;
-	if (s && bytes == q->segment_bytes) {
-		q->spare = NULL;
+	if (q->spare && bytes == q->segment_bytes) {
+		s = take_spare(q);
 	} else {
 		if (bytes > q->max_bytes)
 			return -EMSGSIZE;
-		if (q->spare && bytes > q->max_bytes - q->used_bytes) {
-			q->used_bytes -= q->segment_bytes;
-			munmap(TAKE(q->spare), q->segment_bytes);
-		}
+		while (q->spare && bytes > q->max_bytes - q->used_bytes)
+			unmap_spare(q);
 		if (bytes > q->max_bytes - q->used_bytes)
 			return -ENOBUFS;
 		s = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -33,7 +33,8 @@ struct queue_lane {
 struct queue {
 	size_t max_bytes, used_bytes; /* of segments */
 	size_t segment_bytes;
-	struct queue_segment *spare; /* for the next one that is needed */
+	struct queue_segment *spare; /* a few, for the next ones that are needed */
+	uint32_t n_spare;
 	uint32_t n_lanes;
 	uint64_t seq;		  /* of the last message */
 	uint64_t messages, bytes; /* not taken, of all lanes */

@@ -46,7 +46,9 @@ START_TEST(first_in_first_out)
 	}
 	ck_assert_uint_eq(seq, 3000);
 	ck_assert_uint_eq(q.bytes, 0);
-	ck_assert_uint_le(q.used_bytes, 2 * q.segment_bytes);
+	/* what is kept for later is little */
+	ck_assert_uint_le(q.used_bytes, 4 << 20);
+	ck_assert_uint_le(q.used_bytes, (1 + 16) * q.segment_bytes);
 	queue_done(&q);
 }
 END_TEST
@@ -177,7 +179,7 @@ START_TEST(any_order_of_things)
 	for (uint32_t i = 0; i < LANES; i++)
 		while (q.lanes[i].messages > 0)
 			ck_assert_uint_gt(queue_drop(&q, i, NULL), 0);
-	ck_assert_uint_le(q.used_bytes, (LANES + 1) * q.segment_bytes);
+	ck_assert_uint_le(q.used_bytes, (LANES + 16) * q.segment_bytes);
 	queue_done(&q);
 }
 END_TEST
