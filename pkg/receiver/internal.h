@@ -141,9 +141,15 @@ void seen_put(struct seen *s, struct span key);
 /* One thread reads it anew, others use it. */
 struct secret;
 
-/* Its first line, without white space at its ends; 1 to 4096 bytes. */
-int secret_new(
-	const char *path, const char *what, struct secret **ret_secret, struct err *err) MUST_CHECK;
+enum secret_kind {
+	SECRET_TOKEN, /* the file's first line, without white space at its ends: text */
+	SECRET_KEY,   /* the whole file, without newlines at its end, as loaders take their
+			 --callback-hmac-file: any bytes */
+};
+
+/* 1 to 4096 bytes. */
+int secret_new(const char *path, enum secret_kind kind, const char *what,
+	struct secret **ret_secret, struct err *err) MUST_CHECK;
 void secret_free(struct secret *s);
 /* Looks whether the file has changed. What cannot be read is said once, and the old one holds. */
 void secret_refresh(struct secret *s);

@@ -19,6 +19,8 @@
 #define NUMBER_MAX  UINT64_C(99999999)
 #define FILE_MODE   0640 /* what is captured is not everybody's */
 
+#define ERROR_HOLDS_NS UINT64_C(30000000000)
+
 struct output {
 	/* standard output */
 	struct sink *sink;
@@ -32,6 +34,7 @@ struct output {
 	/* of both */
 	_Atomic uint64_t bytes, rotated, removed, refused;
 	atomic_int error;
+	_Atomic uint64_t error_ns; /* when it was met last */
 };
 
 struct name {
@@ -234,6 +237,21 @@ int output_new(int fd, const char *dir, uint64_t file_bytes, uint64_t files, uin
 	return 0;
 }
 
+static void note_error(struct output *o, int error)
+{
+	atomic_store(&o->error_ns, clock_mono_ns());
+	atomic_store(&o->error, error);
+}
+
+/* As of now: what nobody has met for a while may have passed, and only a POST can tell. Without
+ * this, a receiver that gets no POSTs for being unhealthy would stay so. */
+static int recent_error(struct output *o)
+{
+	bool recent = clock_mono_ns() - atomic_load(&o->error_ns) < ERROR_HOLDS_NS;
+
+	return recent ? atomic_load(&o->error) : 0;
+}
+
 int output_write(struct output *o, const char *lines, size_t len)
 {
 	int r = o->sink ? write_sink(o, lines, len) : write_file(o, lines, len);
@@ -241,7 +259,7 @@ int output_write(struct output *o, const char *lines, size_t len)
 	if (r < 0) {
 		atomic_fetch_add(&o->refused, 1);
 		if (r != -ENOBUFS)
-			atomic_store(&o->error, -r);
+			note_error(o, -r);
 		return r;
 	}
 	atomic_store(&o->error, 0);
@@ -278,7 +296,7 @@ void output_stats(struct output *o, struct output_stats *ret_stats)
 		.rotated = atomic_load(&o->rotated),
 		.removed = atomic_load(&o->removed),
 		.refused = atomic_load(&o->refused),
-		.error = sink.error ? sink.error : atomic_load(&o->error),
+		.error = sink.error ? sink.error : recent_error(o),
 	};
 }
 

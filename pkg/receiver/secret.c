@@ -17,6 +17,7 @@ struct secret {
 	char *path;
 	const char *what; /* "--token-file" */
 	pthread_mutex_t lock;
+	enum secret_kind kind;
 	char value[SECRET_MAX + 1]; /* under lock */
 	size_t len;
 	struct stat read_as; /* of the file as it was read */
@@ -28,7 +29,19 @@ static bool is_space(char c)
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* The first line of the file, trimmed, in buf[SECRET_MAX + 1]. */
+static int take_whole(
+	const struct secret *s, char *buf, size_t len, size_t *ret_len, struct err *err)
+{
+	while (len > 0 && (buf[len - 1] == '\n' || buf[len - 1] == '\r'))
+		len--;
+	if (len == 0 || len > SECRET_MAX)
+		return err_set(err, EINVAL, "%s: %s: a key has 1 to %d bytes", s->what, s->path,
+			SECRET_MAX);
+	*ret_len = len;
+	return 0;
+}
+
+/* What counts of the file, in buf[SECRET_MAX + 1]. */
 static int read_secret(
 	const struct secret *s, char *buf, size_t *ret_len, struct stat *ret_st, struct err *err)
 {
@@ -43,6 +56,8 @@ static int read_secret(
 		len += (size_t)n;
 	if (n < 0)
 		return err_set(err, errno, "%s: %s: %s", s->what, s->path, strerror(errno));
+	if (s->kind == SECRET_KEY)
+		return take_whole(s, buf, len, ret_len, err);
 	if (memchr(buf, '\n', len))
 		len = (size_t)((char *)memchr(buf, '\n', len) - buf);
 	while (len > 0 && is_space(buf[len - 1]))
@@ -60,7 +75,8 @@ static int read_secret(
 	return 0;
 }
 
-int secret_new(const char *path, const char *what, struct secret **ret_secret, struct err *err)
+int secret_new(const char *path, enum secret_kind kind, const char *what,
+	struct secret **ret_secret, struct err *err)
 {
 	struct secret *s = calloc(1, sizeof(*s));
 	int r;
@@ -68,6 +84,7 @@ int secret_new(const char *path, const char *what, struct secret **ret_secret, s
 	if (!s)
 		return err_set(err, ENOMEM, "%s: out of memory", what);
 	pthread_mutex_init(&s->lock, NULL);
+	s->kind = kind;
 	s->what = what;
 	s->path = strdup(path);
 	r = s->path ? read_secret(s, s->value, &s->len, &s->read_as, err)

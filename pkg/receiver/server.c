@@ -692,9 +692,9 @@ static int init_parts(struct receiver *r, struct err *err)
 	instance = clock_wall_ns() / 1000 ^ seed >> 1;
 	snprintf(r->instance, sizeof(r->instance), "%016llx", (unsigned long long)instance);
 	if (o->token_file)
-		n = secret_new(o->token_file, "--token-file", &r->token, err);
+		n = secret_new(o->token_file, SECRET_TOKEN, "--token-file", &r->token, err);
 	if (n == 0 && o->hmac_file)
-		n = secret_new(o->hmac_file, "--hmac-file", &r->hmac, err);
+		n = secret_new(o->hmac_file, SECRET_KEY, "--hmac-file", &r->hmac, err);
 	if (n == 0 && o->marker_key_file)
 		n = own_new(o->marker_key_file, &r->own, err);
 	if (n == 0)

@@ -84,10 +84,14 @@ static unsigned int put_rows(struct stream *st, struct buf *out)
 			if (buf_append(out, rows ? "," : "data: [", rows ? 1 : 7) < 0 ||
 				row_write(x, false, out) < 0) {
 				out->len = before;
-				break;
+				if (rows > 0)
+					break;
+				/* it fits into no block of this size: not tried for ever */
+				st->lost++;
+			} else {
+				rows++;
+				st->budget -= st->budget > 0;
 			}
-			rows++;
-			st->budget -= st->budget > 0;
 		}
 		st->version++;
 	}

@@ -1064,6 +1064,8 @@ static int init(struct callback *c, const struct sink_callback *o, struct err *e
 		return err_set(err, ENOMEM, "callback: out of memory");
 	queue_init(&c->queue, o->queue_bytes, c->concurrency);
 	r = secrets_new(o->header_file, o->hmac_file, &c->secrets, err);
+	if (r == 0 && secrets_query(c->secrets, o->url))
+		r = err_set(err, ENOMEM, "callback: out of memory");
 	if (r == 0)
 		r = transport_new(c->loop, o, c->concurrency + PROBES_MAX, c->secrets, &ops, c,
 			&c->transport, err);

@@ -28,6 +28,7 @@ struct secrets {
 	size_t n_lines;
 	EVP_MAC *hmac;
 	EVP_MAC_CTX *mac; /* has the key */
+	char *query;	  /* of the URL; NULL: none */
 };
 
 static void wipe(char *text, size_t len)
@@ -245,12 +246,24 @@ int secrets_new(const char *header_file, const char *hmac_file, struct secrets *
 	return 0;
 }
 
+int secrets_query(struct secrets *s, const char *url)
+{
+	const char *query = strchr(url, '?');
+
+	if (!query || !query[1])
+		return 0;
+	s->query = strdup(query + 1);
+	return s->query ? 0 : -ENOMEM;
+}
+
 void secrets_free(struct secrets *s)
 {
 	if (!s)
 		return;
 	wipe(s->headers.text, s->headers.len);
 	wipe(s->key.text, s->key.len);
+	if (s->query)
+		wipe(s->query, strlen(s->query));
 	free(s->headers.path);
 	free(s->key.path);
 	EVP_MAC_CTX_free(s->mac);
@@ -304,9 +317,27 @@ static size_t is_secret(const char *p, size_t len, const char *secret, size_t se
 	return n > 0 && n >= MIN(secret_len, (size_t)HIDE_MIN) ? n : 0;
 }
 
-static size_t secret_at(const struct secrets *s, const char *p, size_t len)
+/* Each value of the query: what stands between = and &. */
+static size_t query_at(const struct secrets *s, const char *p, size_t len)
 {
 	size_t most = 0, n;
+
+	for (const char *q = s->query; q && *q; q += strspn(q, "&=")) {
+		size_t value = strcspn(q, "&=");
+
+		/* names are no secrets; a value without a name may be one */
+		if (q[value] != '=') {
+			n = is_secret(p, len, q, value);
+			most = MAX(most, n);
+		}
+		q += value;
+	}
+	return most;
+}
+
+static size_t secret_at(const struct secrets *s, const char *p, size_t len)
+{
+	size_t most = query_at(s, p, len), n;
 
 	for (size_t i = 0; i < s->n_lines; i++) {
 		const char *value = s->lines[i] + strcspn(s->lines[i], ":;");

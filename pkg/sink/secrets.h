@@ -23,6 +23,9 @@ struct secrets;
 int secrets_new(const char *header_file, const char *hmac_file, struct secrets **ret_secrets,
 	struct err *err) MUST_CHECK;
 void secrets_free(struct secrets *s);
+/* What stands behind the ? of the URL may be a secret, too: secrets_hide() hides it and each of its
+ * values. -ENOMEM. */
+int secrets_query(struct secrets *s, const char *url) MUST_CHECK;
 
 /*
  * Looks whether the files changed, and reads them. A file that cannot be used any more is logged

@@ -1170,11 +1170,11 @@ START_TEST(secrets)
 
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/token", dir);
-	ck_assert_int_eq(secret_new(path, "--token-file", &s, &err), -ENOENT);
+	ck_assert_int_eq(secret_new(path, SECRET_TOKEN, "--token-file", &s, &err), -ENOENT);
 	put_file(path, " \n");
-	ck_assert_int_eq(secret_new(path, "--token-file", &s, &err), -EINVAL);
+	ck_assert_int_eq(secret_new(path, SECRET_TOKEN, "--token-file", &s, &err), -EINVAL);
 	put_file(path, "  Jefe \r\nsecond line\n");
-	ck_assert_int_eq(secret_new(path, "--token-file", &s, &err), 0);
+	ck_assert_int_eq(secret_new(path, SECRET_TOKEN, "--token-file", &s, &err), 0);
 	ck_assert(secret_is_bearer(s, "Bearer Jefe"));
 	ck_assert(secret_is_bearer(s, "bearer  Jefe"));
 	ck_assert(!secret_is_bearer(s, "Bearer jefe"));
@@ -1203,6 +1203,15 @@ START_TEST(secrets)
 	ck_assert_int_eq(unlink(path), 0);
 	secret_refresh(s);
 	ck_assert(secret_is_bearer(s, "Bearer another"));
+	secret_free(s);
+	/* a key is what the loader takes for it: inner newlines and blanks count */
+	put_file(path, "\n");
+	ck_assert_int_eq(secret_new(path, SECRET_KEY, "--hmac-file", &s, &err), -EINVAL);
+	put_file(path, " two\nlines \r\n\n");
+	ck_assert_int_eq(secret_new(path, SECRET_KEY, "--hmac-file", &s, &err), 0);
+	/* by Python's hmac, with the key ' two\\nlines ' */
+	ck_assert(secret_signed(s, SPAN("body"),
+		"sha256=c7a921e029168fdfeabf60fd76a17c22780d035f11f8cc59c844e17f04f099ed"));
 	secret_free(s);
 	remove_dir(dir);
 }

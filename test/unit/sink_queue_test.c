@@ -323,6 +323,11 @@ START_TEST(hiding)
 	ck_assert_str_eq(hidden(s, "the key that signs it"), "****************** it");
 	ck_assert_str_eq(hidden(s, "nothing of it"), "nothing of it");
 	ck_assert_str_eq(hidden(s, ""), "");
+	/* values of the URL's query, not their names */
+	ck_assert_int_eq(secrets_query(s, "http://h/p"), 0);
+	ck_assert_int_eq(secrets_query(s, "http://h/p?token=sesame-1234&zz=&barevalue99"), 0);
+	ck_assert_str_eq(hidden(s, "no /p?token=sesame-1234&zz=&barevalue99"),
+		"no /p?token=***********&zz=&***********");
 	secrets_free(s);
 }
 END_TEST
