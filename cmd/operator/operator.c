@@ -68,8 +68,12 @@ static void on_flush(void *ctx)
 		release(a);
 }
 
+static void tell_leading(struct app *a, const char *what);
+
 static void flush(struct app *a)
 {
+	if (a->election && kube_election_leading(a->election))
+		tell_leading(a, "stopped leading");
 	a->flush_until_ns = kube_now_ns() + FLUSH_MS * UINT64_C(1000000);
 	kube_recorder_flush(a->recorder);
 	set_timer(a, 1, on_flush);
@@ -82,8 +86,12 @@ static void on_drained(void *ctx)
 
 static void on_drain_over(void *ctx)
 {
+	struct app *a = ctx;
+
 	log_warn("what was under way has not ended in time");
-	flush(ctx);
+	/* it must not end beside the next leader's work, nor behind our own end */
+	reconciler_freep(&a->reconciler);
+	flush(a);
 }
 
 static void on_signal(void *ctx, int signo)
@@ -107,7 +115,7 @@ static void on_signal(void *ctx, int signo)
 
 /* ---- leading ---- */
 
-static void tell_leading(struct app *a)
+static void tell_leading(struct app *a, const char *what)
 {
 	struct kube_event event = {
 		.regarding =
@@ -123,7 +131,7 @@ static void tell_leading(struct app *a)
 	};
 	char note[400];
 
-	snprintf(note, sizeof(note), "%s became leader", a->pod);
+	snprintf(note, sizeof(note), "%s %s", a->pod, what);
 	event.note = note;
 	kube_recorder_event(a->recorder, &event);
 }
@@ -132,8 +140,11 @@ static void on_leading(void *ctx)
 {
 	struct app *a = ctx;
 
+	/* the lease is given up in a moment */
+	if (a->stopping)
+		return;
 	log_info("leading");
-	tell_leading(a);
+	tell_leading(a, "became leader");
 	reconciler_lead(a->reconciler);
 }
 
