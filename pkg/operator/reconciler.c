@@ -259,6 +259,19 @@ static void on_synced(void *ctx)
 	want_all(r);
 }
 
+static void on_sets_synced(void *ctx)
+{
+	struct reconciler *r = ctx;
+
+	/* What was made after the last list and deleted before this one no event will ever tell.
+	 * If it is there after all, it is asked for. */
+	if (r->fresh && !kube_reflector_get(r->sets, r->set_key)) {
+		json_object_put(r->fresh);
+		r->fresh = NULL;
+	}
+	on_synced(ctx);
+}
+
 static void on_resync(void *ctx)
 {
 	struct reconciler *r = ctx;
@@ -349,6 +362,7 @@ static int start_caches(struct reconciler *r, struct err *err)
 	o.field_selector = "metadata.name=" OPERATOR_DAEMONSET;
 	o.shrink = NULL;
 	o.on_change = on_set;
+	o.on_synced = on_sets_synced;
 	return kube_reflector_new(&o, &r->sets, err);
 }
 
@@ -554,11 +568,13 @@ static void pass_metrics(const struct reconciler *r, struct metrics *m)
 	metrics_u64(m, "ebpfdump_operator_status_failures_total", r->status_failures, NULL);
 }
 
-/* What the accepted EbpfDump's nodes do, for alerts. */
+/* What the loaders' nodes do, for alerts: of the DaemonSet itself, so that they end with it. */
 static void node_metrics(const struct reconciler *r, struct metrics *m)
 {
-	const struct json_object *set = r->facts.daemonset;
+	const struct json_object *set = r->leading ? kube_reflector_get(r->sets, r->set_key) : NULL;
 
+	if (set && !operator_is_ours(set, &r->options.settings))
+		set = NULL;
 	metrics_family(m, "ebpfdump_operator_nodes_desired", METRICS_GAUGE,
 		"Nodes that shall have a loader; as of the leader.");
 	metrics_u64(m, "ebpfdump_operator_nodes_desired",
