@@ -77,9 +77,11 @@ static void tell_changes(struct reconciler *r)
 	bool accepted = strcmp(condition_string(p->status, "Accepted", "status"), "True") == 0;
 	bool ready = strcmp(condition_string(p->status, "Ready", "status"), "True") == 0;
 	bool degraded = strcmp(condition_string(p->status, "Degraded", "status"), "True") == 0;
+	bool going = kube_get_string(p->dump, "metadata.deletionTimestamp")[0] != '\0';
 
 	if (turned(p, "Accepted", "reason"))
-		tell(r, p->dump, !accepted, condition_string(p->status, "Accepted", "reason"),
+		tell(r, p->dump, !accepted && !going,
+			condition_string(p->status, "Accepted", "reason"),
 			condition_string(p->status, "Accepted", "message"));
 	if (ready && turned(p, "Ready", "status"))
 		tell(r, p->dump, false, "Ready", condition_string(p->status, "Ready", "message"));
@@ -189,7 +191,7 @@ void report_begin(struct reconciler *r, const char *key)
 
 	*p = (struct report){.running = true};
 	snprintf(p->key, sizeof(p->key), "%s", key);
-	if (!dump || kube_get_string(dump, "metadata.deletionTimestamp")[0]) {
+	if (!dump) {
 		json_object_object_del(r->written, key);
 		finish(r, KUBE_DONE);
 		return;

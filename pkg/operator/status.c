@@ -121,14 +121,14 @@ static void decide(struct verdict *v, const struct json_object *dump,
 	const char *uid = kube_get_string(dump, "metadata.uid");
 
 	*v = (struct verdict){0};
-	if (winner && strcmp(kube_get_string(winner, "metadata.uid"), uid) != 0) {
-		lost(v, winner);
-		return;
-	}
-	if (!winner) {
+	if (!winner || kube_get_string(dump, "metadata.deletionTimestamp")[0]) {
 		refuse(v, "Deleting");
 		snprintf(v->text, sizeof(v->text), "It is being deleted");
 		snprintf(v->accepted_text, sizeof(v->accepted_text), "%s", v->text);
+		return;
+	}
+	if (winner && strcmp(kube_get_string(winner, "metadata.uid"), uid) != 0) {
+		lost(v, winner);
 		return;
 	}
 	if (invalid) {

@@ -502,6 +502,18 @@ START_TEST(not_accepted)
 	ck_assert_ptr_nonnull(strstr(conditions_of(status), "Ready=Unknown/Reconciling"));
 	json_object_put(status);
 	json_object_put(dump);
+	/* on its way out: whether or not there is another */
+	dump = dump_of("b", "y", T1, T2, "{}");
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(operator_status(dump, i ? winner_ : NULL, NULL, &facts, NULL, WALL,
+					 &status),
+			0);
+		ck_assert_str_eq(conditions_of(status),
+			"Accepted=False/Deleting Ready=False/NotAccepted "
+			"Progressing=False/NotAccepted Degraded=False/NotAccepted");
+		json_object_put(status);
+	}
+	json_object_put(dump);
 	json_object_put(winner_);
 }
 END_TEST
