@@ -490,17 +490,6 @@ bool operator_holds(const struct json_object *intent, const struct json_object *
 	return true;
 }
 
-/* A label or annotation, whose names have dots. */
-static const char *meta_value(const struct json_object *object, const char *path, const char *name)
-{
-	struct json_object *map = kube_get(object, path), *value = NULL;
-
-	if (!map || !json_object_object_get_ex(map, name, &value) ||
-		!json_object_is_type(value, json_type_string))
-		return "";
-	return json_object_get_string(value);
-}
-
 bool operator_is_ours(const struct json_object *daemonset, const struct operator_settings *settings)
 {
 	struct json_object *owner =

@@ -30,6 +30,8 @@ struct json_object *make_share(
 void hash_of(struct json_object *object, char out[static 17]);
 /* "namespace/name"; "?" if it has none. */
 const char *key_of(const struct json_object *object, char *out, size_t size);
+/* A label or annotation, whose names have dots; path: of the map. "" if there is none. */
+const char *meta_value(const struct json_object *object, const char *path, const char *name);
 /* The value of the first object of an array whose member `key` is `value`. */
 struct json_object *item_with(const struct json_object *array, const char *key, const char *value);
 

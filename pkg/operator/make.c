@@ -86,6 +86,17 @@ const char *key_of(const struct json_object *object, char *out, size_t size)
 	return out;
 }
 
+const char *meta_value(const struct json_object *object, const char *path, const char *name)
+{
+	struct json_object *map = kube_get(object, path), *value = NULL;
+
+	if (!json_object_is_type(map, json_type_object) ||
+		!json_object_object_get_ex(map, name, &value) ||
+		!json_object_is_type(value, json_type_string))
+		return "";
+	return json_object_get_string(value);
+}
+
 struct json_object *item_with(const struct json_object *array, const char *key, const char *value)
 {
 	size_t n =

@@ -7,6 +7,7 @@
 
 #define CONFLICT_MS   60000 /* until another's DaemonSet is looked at again */
 #define SOON_MS	      1000
+#define SAID_AFTER    10   /* failures in a row, 5 s with their backoff: then the status says it */
 #define POLL_FIRST_MS 5000 /* why are they not ready? again after 5, 10, 20, 30 s, 30 s... */
 #define POLL_MAX_MS   30000
 
@@ -104,6 +105,12 @@ static void finish(struct reconciler *r)
 
 /* ---- answers ---- */
 
+/* A 500 that stays, a webhook's for instance, is no accident any more. */
+static bool goes_on(const struct reconciler *r, enum kube_result result)
+{
+	return result == KUBE_SERVER && kube_queue_failures(r->loaders, CLUSTER_KEY) >= SAID_AFTER;
+}
+
 static void fail(struct reconciler *r, const struct kube_response *response, const char *what)
 {
 	struct pass *p = &r->pass;
@@ -113,7 +120,7 @@ static void fail(struct reconciler *r, const struct kube_response *response, con
 	if (response->result != KUBE_NOT_ALLOWED)
 		log_warn("%s: %s: %s", operator_action_name(p->action),
 			kube_result_name(response->result), response->error);
-	if (is_transient(response->result))
+	if (is_transient(response->result) && !goes_on(r, response->result))
 		return;
 	p->facts.problem = OPERATOR_APPLY_FAILED;
 	snprintf(p->facts.problem_text, sizeof(p->facts.problem_text), "%s: %.400s", what,
@@ -127,7 +134,7 @@ static void got_owner(struct reconciler *r, const struct kube_response *response
 			kube_get_string(response->object, "metadata.uid"));
 		r->owner_known = true;
 	} else if (is_transient(response->result)) {
-		fail(r, response, "");
+		fail(r, response, "The operator's Deployment cannot be read");
 	} else {
 		/* it works without, but for who deletes the operator */
 		if (!r->owner_known)
@@ -159,11 +166,7 @@ static void made_secret(struct reconciler *r, const struct kube_response *respon
 
 static const char *intent_of(const struct json_object *set)
 {
-	struct json_object *annotations = kube_get(set, "metadata.annotations"), *intent = NULL;
-
-	if (!annotations || !json_object_object_get_ex(annotations, OPERATOR_INTENT, &intent))
-		return "";
-	return json_object_get_string(intent);
+	return meta_value(set, "metadata.annotations", OPERATOR_INTENT);
 }
 
 /* An answer is newer than the cache, unless the watch was faster. */
@@ -461,13 +464,8 @@ static bool holds(const struct reconciler *r, const struct json_object *set)
 /* Whether the DaemonSet was made for another EbpfDump than the present one. */
 static bool of_another(const struct reconciler *r, const struct json_object *set)
 {
-	struct json_object *annotations = kube_get(set, "metadata.annotations"), *uid = NULL;
-
-	if (!r->pass.winner)
-		return true;
-	return !annotations || !json_object_object_get_ex(annotations, OPERATOR_OF_UID, &uid) ||
-	       strcmp(json_object_get_string(uid),
-		       kube_get_string(r->pass.winner, "metadata.uid")) != 0;
+	return !r->pass.winner || strcmp(meta_value(set, "metadata.annotations", OPERATOR_OF_UID),
+					  kube_get_string(r->pass.winner, "metadata.uid")) != 0;
 }
 
 static void look(struct reconciler *r)
