@@ -205,6 +205,9 @@ def drift():
         until("the image is back", lambda: t.set()["spec"]["template"]["spec"]["containers"][0]["image"] == "loader:1", 5)
         t.api.change("daemonsets", SET, lambda s: s["metadata"].update(labels={}))
         until("labels are back", lambda: "app.kubernetes.io/managed-by" in t.set()["metadata"]["labels"], 5)
+        # no text where there must be one
+        t.api.change("daemonsets", SET, lambda s: s["metadata"]["annotations"].update(dict.fromkeys(s["metadata"]["annotations"])))
+        until("annotations are back", lambda: all(t.set()["metadata"]["annotations"].values()), 5)
         uid = t.set()["metadata"]["uid"]
         t.api.delete("daemonsets", SET)
         until("it is back", lambda: t.set()["metadata"]["uid"] != uid, 5)
@@ -238,6 +241,8 @@ def one_of_three():
         # one that is being deleted is none
         t.api.change("ebpfdumps", "ns/z", lambda d: d["metadata"].update(deletionTimestamp=T3))
         until("b again", lambda: "--interface=b" in t.args() and t.state("ns/b", "Accepted") == "True/Accepted")
+        # and says so, as long as somebody's finalizer keeps it
+        until("z goes", lambda: t.state("ns/z", "Accepted") == "False/Deleting" and t.state("ns/z", "Ready") == "False/NotAccepted")
 
 
 @scenario
@@ -265,6 +270,29 @@ def gone_while_disconnected():
                 w["queue"].queue.clear()
             t.api.cut()
         until("the DaemonSet goes", lambda: t.set() is None)
+
+
+@scenario
+def gone_before_it_was_seen():
+    """The DaemonSet is made and deleted while its watch is away: no list ever shows it, and it is made anew."""
+    with Test() as t:
+        t.operator()
+        t.api.dump("first")
+        t.ready("default/first")
+        t.api.delete("ebpfdumps", "default/first")
+        until("the DaemonSet goes", lambda: t.set() is None)
+        time.sleep(0.5)
+        t.api.fault = lambda verb, resource, key: (lambda h: h.fail(500, "InternalError")) \
+            if verb in ("watch", "list") and resource == "daemonsets" else None
+        t.api.cut()
+        until("its watch is refused", lambda: t.api.calls("watch", "daemonsets") >= 2)
+        t.api.dump("web")
+        until("it is made", t.set)
+        time.sleep(0.3)
+        t.api.delete("daemonsets", SET)
+        t.api.fault = None
+        until("it is made anew", t.set)
+        t.ready()
 
 
 @scenario
@@ -393,7 +421,7 @@ def crash_points():
             for n, name in enumerate(("one", "two")):
                 t.api.dump(name, created=(T1, T2)[n], interfaces=[name])
             count = [0]
-            died = threading.Event()
+            started, died = threading.Event(), threading.Event()
 
             def fault(verb, resource, key):
                 if verb == "watch":
@@ -401,11 +429,13 @@ def crash_points():
                 count[0] += 1
                 if count[0] != point or when is None:
                     return None
-                died.set()
+                started.wait(DEADLINE)
                 os.kill(o.process.pid, signal.SIGKILL)
+                died.set()
                 return when
             t.api.fault = fault
             o = t.operator()
+            started.set()
 
             def restart(what, fn):
                 end = time.monotonic() + DEADLINE
@@ -543,6 +573,23 @@ def forbidden():
 
 
 @scenario
+def a_webhook_that_fails():
+    """Its 500 may be over the next time; if it is not, it is said, and not only in the log."""
+    with Test() as t:
+        t.operator()
+        t.api.dump("web")
+        t.ready()
+        t.api.fault = lambda verb, resource, key: (lambda h: h.fail(500, "InternalError", "failed calling webhook")) \
+            if verb == "patch" and resource == "daemonsets" else None
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(interfaces=["b"]))
+        until("it is said", lambda: t.state("default/web", "Ready") == "False/ApplyFailed")
+        assert "failed calling webhook" in t.condition("default/web", "Degraded")["message"]
+        t.api.fault = None
+        until("and over", lambda: "--interface=b" in t.args())
+        t.ready()
+
+
+@scenario
 def garbage():
     """A watch that speaks nonsense is begun anew."""
     with Test() as t:
@@ -618,6 +665,8 @@ def ends_well():
         assert a.kill(signal.SIGTERM) == 0, a.log
         assert t.api.get("leases", LEASE)["spec"]["holderIdentity"] == ""
         assert t.set()
+        notes = [e["note"] for e in t.api.objects["events"].values() if e["reason"] == "LeaderElection"]
+        assert sorted(notes) == ["op-a became leader", "op-a stopped leading"], notes
         start = time.monotonic()
         t.operator(*LEASE_FLAGS, leader=True, name="op-b")
         until("the successor", lambda: t.api.get("leases", LEASE)["spec"]["holderIdentity"].startswith("op-b"))
@@ -643,6 +692,34 @@ def ends_in_the_middle():
         o.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         assert o.kill(signal.SIGTERM) == 1
+
+
+@scenario
+def ends_with_a_request_that_hangs():
+    """The lease is given up only when nothing is under way any more: else the next leader writes beside it."""
+    with Test() as t:
+        held, states = [], []
+
+        def fault(verb, resource, key):
+            if verb == "patch" and resource == "daemonsets":
+                def hang(h):
+                    held.append(h.connection)
+                    time.sleep(20)
+                    raise apiserver.Cut
+                return hang
+            if verb == "update" and resource == "leases" and held:
+                try:
+                    states.append("closed" if held[0].recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"" else "data")
+                except BlockingIOError:
+                    states.append("open")
+            return None
+        t.api.fault = fault
+        o = t.operator(*LEASE_FLAGS, leader=True)
+        t.api.dump("web")
+        until("it applies", lambda: held)
+        assert o.kill(signal.SIGTERM) == 0, o.log
+        assert t.api.get("leases", LEASE)["spec"]["holderIdentity"] == "", "the lease is given up"
+        assert states[-1] == "closed", states
 
 
 # ---- kubectl proxy ----
@@ -714,6 +791,9 @@ def telemetry():
         assert re.search(r'api_requests_total\{verb="apply",resource="daemonsets",code="201"\} 1', text), text
         check = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True, check=False)
         assert check.returncode == 0, check.stdout + check.stderr
+        # without an EbpfDump no node is without its loader
+        t.api.delete("ebpfdumps", "default/web")
+        until("none is wanted", lambda: "ebpfdump_operator_nodes_desired 0\n" in ask("/metrics")[1])
         # it lives while the API server is away
         t.api.down = True
         t.api.cut()
