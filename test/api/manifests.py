@@ -105,7 +105,7 @@ def the_plugin(c):
     done = plugin("start", "--interface", "a/b", "--timeout", "5s")
     check(done.returncode == 1 and "interfaces" in done.stderr, done)
     done = plugin("check", "--node", "none")
-    check(done.returncode == 1 and "no node none" in done.stderr, done)
+    check(done.returncode == 1 and "no Linux node none" in done.stderr, done)
     made = json.loads(subprocess.run([sys.executable, "-c", "import sys, json, runpy\n"
                                       "m = runpy.run_path(sys.argv[1], run_name='plugin')\n"
                                       "print(json.dumps(m['check_pod']('node-1', 'image:1', 'ns')))", PLUGIN],

@@ -184,6 +184,11 @@ def commands(c):
     process.communicate(timeout=30)
     check('start --for: Ctrl-C deletes as well', len(c.calls('delete')) == 1, c.calls('delete'))
     c.forget()
+    os.unlink(c.path('ebpfdumps.json'))
+    code, out, err = c.run('start', '--for', '1h')
+    check('start --for: it is deleted if the API server fails meanwhile', code == 1 and 'NotFound' in err and len(c.calls('delete')) == 1,
+          (code, err, c.calls('delete')))
+    c.forget()
     c.write('ebpfdumps.json', dump(accepted='False', ready='False', reason='Conflict', text='EbpfDump a/b is active'))
     code, out, err = c.run('start', '--timeout', '5s')
     check('start: a conflict is said, and undone', code == 1 and 'a/b is active' in err and len(c.calls('delete')) == 1, (code, err))
@@ -218,12 +223,14 @@ def commands(c):
     check('check: a pod on each node', code == 0 and [p['spec']['nodeName'] for p in made] == ['Node.A', 'b'] and
           made[0]['spec']['containers'][0]['image'] == 'reg/loader:1', (code, out, err))
     check('check: what they say', 'egress fentry yes' in out and out.count('it can') == 2, out)
+    check('check: nodes with Linux alone are asked', [x[0][3] for x in c.calls('get') if x[0][1] == 'nodes'] == ['kubernetes.io/os=linux'],
+          c.calls('get'))
     check('check: they are deleted', len(c.calls('delete')) == 1)
     c.write('pod.json', {'status': {'phase': 'Failed'}})
     code, out, err = c.run('check', '--node', 'b')
     check('check: a node that cannot', code == 1 and 'it cannot' in out, out)
     code, out, err = c.run('check', '--node', 'c')
-    check('check: an unknown node', code == 1 and 'no node c' in err, err)
+    check('check: an unknown node', code == 1 and 'no Linux node c' in err, err)
     os.unlink(c.path('kubectl'))
     code, out, err = c.run('status')
     check('kubectl is missing', code == 1 and 'cannot be run' in err, err)
