@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """usage: hack/bundle.py write [FOLDER]      makes the bundle (registry+v1) and the catalog from config/ (default: bundle)
-       hack/bundle.py validate FOLDER [--warnings]   checks a bundle as the validators and the scorecard do, offline
+       hack/bundle.py validate FOLDER     checks a bundle as the validators and the scorecard do, offline
+
+IMG, LOADER_IMG, CALLBACK_IMG and BUNDLE_IMG in the environment stand for the images that config/ names.
 
 The checks are those of operator-framework/api and operator-registry, of `operator-sdk bundle validate --select-optional
 suite=operatorframework`, and of the scorecard's OLM tests. Each finding is a line, `error:` or `warning:`; errors make the exit
@@ -23,6 +25,7 @@ except ImportError:
 HOME = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')
 PACKAGE, CHANNEL, KIND = 'ebpfdump', 'candidate', 'EbpfDump'
 OPERATOR = 'ebpfdump-operator'
+REGISTRY = 'ghcr.io/dynatrace-oss'
 ANNOTATIONS = {
     'operators.operatorframework.io.bundle.mediatype.v1': 'registry+v1',
     'operators.operatorframework.io.bundle.manifests.v1': 'manifests/',
@@ -68,7 +71,11 @@ def render(folder):
                           capture_output=True, text=True)
     if done.returncode:
         sys.exit('bundle.py: ' + done.stderr.strip())
-    return [d for d in yaml.safe_load_all(done.stdout) if d]
+    text = done.stdout
+    for program, variable in (('operator', 'IMG'), ('loader', 'LOADER_IMG'), ('callback', 'CALLBACK_IMG')):
+        if os.environ.get(variable):
+            text = text.replace(f'{REGISTRY}/ebpfdump-{program}:{version()}', os.environ[variable])
+    return [d for d in yaml.safe_load_all(text) if d]
 
 
 def one(documents, kind, name):
@@ -201,7 +208,7 @@ def dockerfile():
 
 def catalog(csv, crd):
     """A file-based catalog with the one bundle."""
-    image = f'ghcr.io/dynatrace-oss/ebpfdump-bundle:{version()}'
+    image = os.environ.get('BUNDLE_IMG') or f'{REGISTRY}/ebpfdump-bundle:{version()}'
     return [
         {'schema': 'olm.package', 'name': PACKAGE, 'defaultChannel': CHANNEL, 'icon': csv['spec']['icon'][0],
          'description': csv['metadata']['annotations']['description']},

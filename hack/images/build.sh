@@ -5,6 +5,7 @@
 # Builds the images with buildah, podman or docker, whichever is there, from what git has at HEAD: the same commit, the same
 # packages of Debian and the same tool give the same image. Each is tagged $REGISTRY/ebpfdump-IMAGE:$VERSION and said.
 #
+#   NAME      the whole name with its tag, of one image; else it is made of
 #   REGISTRY  prefix of the names (default ghcr.io/dynatrace-oss)
 #   VERSION   tag (default: the Makefile's)
 #   BASE      image to build on (default docker.io/library/debian:trixie-slim)
@@ -25,6 +26,9 @@ for tool in buildah podman docker; do
 done
 [ -n "$builder" ] || { echo 'build.sh: neither buildah nor podman nor docker is there (apt-get install buildah)' >&2; exit 1; }
 [ $# -gt 0 ] || set -- loader operator callback
+[ -z "${NAME:-}" ] || [ $# -eq 1 ] || { echo 'build.sh: NAME is of one image' >&2; exit 2; }
+[ -z "$(git -c safe.directory="$PWD" status --porcelain)" ] ||
+	echo 'build.sh: what is not committed is not in the images' >&2
 
 # The context is what git has, and nothing that lies around.
 context=$(mktemp -d)
@@ -32,7 +36,7 @@ trap 'rm -rf "$context"' EXIT
 git -c safe.directory="$PWD" archive HEAD | tar -x -C "$context"
 
 for image in "$@"; do
-	name=$registry/ebpfdump-$image:$version
+	name=${NAME:-$registry/ebpfdump-$image:$version}
 	arguments=(--file "$context/hack/images/Dockerfile" --target "$image" --tag "$name"
 		--build-arg "VERSION=$version" --build-arg "REVISION=$revision")
 	[ "$image" != bundle ] || arguments=(--file "$context/hack/images/bundle.Dockerfile" --tag "$name")

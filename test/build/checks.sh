@@ -96,6 +96,8 @@ status=$?
 { (cd "$src/build" && find . -maxdepth 1 -type f -name "ebpfdump-*" -printf "/usr/sbin/%f 755\n"); echo /usr/bin/kubectl-ebpfdump 755; } | sort >"$work/want"
 find "$work/home/root" -type f -printf '/%P %m\n' | sort | diff "$work/want" - >>"$work/log" || status=1
 result $status 'make install DESTDIR= PREFIX= installs the programs, and them alone'
+build uninstall DESTDIR="$work/home/root" PREFIX=/usr && [ -z "$(find "$work/home/root" -type f)" ]
+result $? 'make uninstall DESTDIR= PREFIX= removes them'
 rm -rf "$work/home/root"
 
 build help && [ "$(grep -cE '^  [a-z-]+ +[^ ]' "$work/log")" -ge 12 ] &&

@@ -237,6 +237,13 @@ def bundle_files(documents):
         bundle.write(fresh)
         done = subprocess.run(['diff', '-r', os.path.join(HOME, 'bundle'), fresh], capture_output=True, text=True)
         check('bundle/ is up to date (make bundle)', done.returncode == 0, done.stdout)
+        own = {'IMG': 'reg/op:1', 'LOADER_IMG': 'reg/lo@sha256:2', 'CALLBACK_IMG': 'reg/ca:3', 'BUNDLE_IMG': 'reg/bu:4'}
+        subprocess.run([os.path.join(HOME, 'hack/bundle.py'), 'write', fresh], env={**os.environ, **own}, check=True)
+        text = ''
+        for name in (CSV, 'catalog/catalog.yaml'):
+            with open(os.path.join(fresh, name)) as f:
+                text += f.read()
+        check('IMG and its kin stand for the images of the bundle', all(i in text for i in own.values()) and 'ghcr.io' not in text, text)
     with open(os.path.join(HOME, 'hack/images/bundle.Dockerfile')) as f:
         check("the bundle's Dockerfile is up to date (make bundle)", f.read() == bundle.dockerfile())
     found = bundle.validate(os.path.join(HOME, 'bundle'))
