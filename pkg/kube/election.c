@@ -19,7 +19,8 @@ struct kube_election {
 	struct loop_source *timer; /* the next try, or the deadline if that is earlier */
 	uint64_t next_try_ns;	   /* 0: one runs */
 	char told[KUBE_IDENTITY_MAX];
-	bool over; /* lost, or released: no more tries */
+	bool writes; /* what runs is a write */
+	bool over;   /* lost, or released: no more tries */
 	bool releasing;
 	int release_tries;
 	uint64_t release_until_ns;
@@ -130,6 +131,7 @@ static int ask(struct kube_election *e, enum kube_method method, bool anew,
 		.ctx = e,
 	};
 
+	e->writes = record != NULL;
 	if (record) {
 		body = lease_with(e, anew, record);
 		if (!body)
@@ -235,6 +237,8 @@ static void on_read(void *ctx, const struct kube_response *response)
 	carry_out(e, action);
 }
 
+static void give_back(struct kube_election *e);
+
 static void on_written(void *ctx, const struct kube_response *response)
 {
 	struct kube_election *e = ctx;
@@ -242,6 +246,10 @@ static void on_written(void *ctx, const struct kube_response *response)
 	enum kube_lease_action action;
 
 	e->request = NULL;
+	if (e->releasing) {
+		give_back(e);
+		return;
+	}
 	if (ok && response->object)
 		remember(e, response->object);
 	if (!ok)
@@ -305,23 +313,37 @@ static void on_release_written(void *ctx, const struct kube_response *response)
 	released(e, response->result == KUBE_OK);
 }
 
+static void give_back(struct kube_election *e)
+{
+	if (ask(e, KUBE_GET, false, NULL, on_release_read) < 0)
+		e->release_until_ns = 0;
+	set_timer(e);
+}
+
 void kube_election_release(
 	struct kube_election *e, void (*done)(void *ctx, bool released), void *ctx)
 {
-	/* One that wrote it in its first try may hold it without knowing. */
-	bool ours = e->lease.leading || e->request;
+	bool leading = e->lease.leading;
+	/* One that writes it in its first try will hold it, or does without knowing: called off,
+	 * the write may still arrive, behind our back. A renewal that does is refused by its
+	 * version. */
+	bool wait = !leading && e->request && e->writes;
 
-	kube_cancel(e->request);
-	e->request = NULL;
+	if (!wait) {
+		kube_cancel(e->request);
+		e->request = NULL;
+	}
 	e->over = e->releasing = true;
 	e->lease.leading = false;
 	e->next_try_ns = 0;
 	e->done = done;
 	e->done_ctx = ctx;
-	e->release_until_ns = kube_now_ns() + e->options.config.renew_ms * KUBE_MS;
-	if (!ours || ask(e, KUBE_GET, false, NULL, on_release_read) < 0)
-		e->release_until_ns = 0;
-	set_timer(e);
+	e->release_until_ns =
+		leading || wait ? kube_now_ns() + e->options.config.renew_ms * KUBE_MS : 0;
+	if (leading)
+		give_back(e);
+	else
+		set_timer(e);
 }
 
 static void on_timer(void *ctx)

@@ -6,6 +6,7 @@ manager (fields that a manager stops to apply go away, a patch that changes noth
 deletion by preconditions, watches from a version on with bookmarks, 410 for what was compacted away.
 """
 import copy
+import io
 import json
 import queue
 import re
@@ -97,7 +98,9 @@ class Server:
         self.down = False  # what the proxy says when the API server is not there
         self.frozen = False  # watches get nothing
         self.nodes = nodes  # plays the DaemonSet controller if not None
-        self.fault = None  # f(verb, resource, key) -> None or an action
+        # f(verb, resource, key) -> None, "before" or "after": cut off there; ("slow", s), ("late", s): it waits before it is
+        # done, or then before it is answered; or a function of the handler, which answers
+        self.fault = None
         self.servers = []
         self.listen()
 
@@ -288,6 +291,13 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(code, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason,
                            "message": message or reason, "details": {"causes": list(causes)}}, headers=headers)
 
+    def hung_up(self):
+        """Whether nobody waits for the answer any more: the real one does not begin with such a request either."""
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+
     def do(self):
         api = self.server.api
         url = urllib.parse.urlsplit(self.path)
@@ -308,8 +318,9 @@ class Handler(BaseHTTPRequestHandler):
         verb = {"GET": "get" if m["name"] else "watch" if query.get("watch") else "list", "POST": "create", "PUT": "update",
                 "PATCH": "patch", "DELETE": "delete"}[self.command]
         with api.lock:
-            api.log.append((time.monotonic(), self.server.server_address[1], verb, resource + ("/status" if m["sub"] else ""), key))
-            fault = api.fault and api.fault(verb, resource, key)
+            what = resource + ("/status" if m["sub"] else "")
+            api.log.append((time.monotonic(), self.server.server_address[1], verb, what, key))
+            fault = api.fault and api.fault(verb, what, key)
         if fault == "before":
             raise Cut
         if callable(fault):
@@ -320,15 +331,21 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, "404 page not found\n", "text/plain")
         if fault and fault[0] == "slow":
             time.sleep(fault[1])
+            if self.hung_up():
+                raise Cut
         if verb == "watch":
             return self.watch(api, resource, m["ns"], query)
-        self.held = None
-        if fault == "after":
-            self.wfile, self.held = open("/dev/null", "wb"), True
+        out, late = self.wfile, fault and fault[0] == "late"
+        if fault == "after" or late:
+            self.wfile = io.BytesIO()
         with api.lock:
             getattr(self, "on_" + verb)(api, resource, key, m, query, body)
-        if self.held:
+        if fault == "after":
             raise Cut
+        if late:
+            time.sleep(fault[1])
+            out.write(self.wfile.getvalue())
+            self.wfile = out
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do
 

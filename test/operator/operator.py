@@ -401,73 +401,168 @@ def callback():
 # ---- faults ----
 
 
+SHORT_LEASE = ("--lease-duration=1s", "--renew-deadline=800ms", "--retry-period=150ms")
+
+
+def outcome(api):
+    """What it came to, without what is another each time."""
+    with api.lock:
+        sets = copy.deepcopy(api.objects["daemonsets"])
+        dumps = copy.deepcopy(api.objects["ebpfdumps"])
+    text = json.dumps([[(k, o["spec"], o["metadata"]["annotations"].get("research.dynatrace.com/intent"))
+                        for k, o in sorted(sets.items())],
+                       [(k, sorted((c["type"], c["status"], c["reason"], c["message"]) for c in
+                                   o.get("status", {}).get("conditions", []))) for k, o in sorted(dumps.items())]],
+                      sort_keys=True)
+    return re.sub(r'"[0-9a-f]{16}"', '"hash"', text)
+
+
+class Life:
+    """A short one, from nothing to loaders, to another's, to none, to its own end.
+
+    At one call (a phase, a verb, a resource, and which of them) it is killed just before or just after, or told to end while the
+    server has not begun with it ("slow") or has not answered ("late"). Whenever it is gone it is started again.
+    """
+
+    def __init__(self, leader, point=None, how=None, lease=None):
+        self.point, self.how, self.leader = point, how, leader
+        self.phase, self.seen, self.ends = "begin", {}, 0
+        self.started, self.hit = threading.Event(), threading.Event()
+        with Test() as t:
+            self.test = t
+            if lease:
+                t.api.put("leases", LEASE, spec=lease)
+            for n, name in enumerate(("one", "two")):
+                t.api.dump(name, created=(T1, T2)[n], interfaces=[name], **({"callback": "http://x.y/"} if leader else {}))
+            t.api.fault = self.fault
+            self.operator = t.operator(*SHORT_LEASE, leader=leader)
+            self.started.set()
+            self.live(t)
+
+    def fault(self, verb, resource, key):
+        what = (self.phase, verb, resource)  # with "/status", where it is of that
+        self.seen[what] = self.seen.get(what, 0) + 1
+        if (*what, self.seen[what]) != self.point or self.hit.is_set():
+            return None
+        self.started.wait(DEADLINE)
+        self.operator.process.send_signal(signal.SIGKILL if self.how in ("before", "after") else signal.SIGTERM)
+        self.hit.set()
+        return self.how if self.how in ("before", "after") else (self.how, 0.15)
+
+    def ended(self, code):
+        """How it ended when it was told to: with status 0, without the lease, and the lease was the last that it wrote."""
+        if self.how not in ("slow", "late"):
+            # a machine that stalls takes the lease away: then it says so
+            assert code == -signal.SIGKILL or "not the leader" in "".join(self.operator.log), self.operator.log
+            return
+        assert code == 0, (code, self.operator.log)
+        api = self.test.api
+        writes = api.writes(leases=True, events=True)
+        time.sleep(0.2)
+        assert api.writes(leases=True, events=True) == writes, "something came behind its end"
+        lease = api.get("leases", LEASE)
+        assert self.leader or not lease
+        if lease:
+            assert lease["spec"]["holderIdentity"] == "", lease
+            assert not writes or writes[-1][3] == "leases", writes[-3:]
+
+    def until(self, what, fn):
+        """Starts it again whenever it has ended."""
+        end = time.monotonic() + DEADLINE
+        while True:
+            code = self.operator.process.poll()
+            if code is not None:
+                self.ended(code)
+                self.ends += 1
+                self.operator.start()
+            try:
+                # what it was told to do at the point has an end as well
+                if fn() and (self.ends or not self.hit.is_set()):
+                    return
+            except (KeyError, TypeError):
+                pass
+            assert time.monotonic() < end, what
+            time.sleep(0.01)
+
+    def come(self, what, fn):
+        """The phase is over when fn is true and all calls of it have been made, its point among them."""
+        self.until(what, fn)
+        if self.point and self.point[0] == self.phase and not self.hit.is_set():
+            end = time.monotonic() + 3
+            self.until("the point", lambda: self.hit.is_set() or time.monotonic() > end)
+            self.until(what, fn)
+        elif not self.point:
+            time.sleep(0.5)
+
+    def live(self, t):
+        def renewed():
+            return not self.leader or self.seen.get(("begin", "update", "leases"), 0) >= 2
+        self.come("both are there", lambda: t.state("default/one", "Ready") == "True/AllNodesReady" and
+                  t.state("default/two", "Accepted") == "False/Conflict" and renewed())
+        self.phase = "change"
+        t.api.delete("ebpfdumps", "default/one")
+        self.come("two takes over", lambda: t.state("default/two", "Ready") == "True/AllNodesReady" and "--interface=two" in t.args())
+        self.outcome = outcome(t.api)
+        self.phase = "gone"
+        t.api.delete("ebpfdumps", "default/two")
+        self.come("all gone", lambda: t.set() is None)
+        self.phase = "end"
+        self.end(t)
+        # one key for all loaders, for ever
+        keys = [h for h in t.api.history if h[1] == "secrets"]
+        assert [h[2] for h in keys] == (["ADDED"] if self.leader else []), keys
+
+    def end(self, t):
+        while True:
+            self.until("it is up", lambda: any(line.endswith(" leading" if self.leader else "loader:1") for line in self.operator.log))
+            code = self.operator.kill(signal.SIGTERM)
+            if code == 0:
+                break
+            self.ended(code)
+            self.ends += 1
+            self.operator.start()
+        assert not self.leader or t.api.get("leases", LEASE)["spec"]["holderIdentity"] == ""
+
+
+def at_every_call(leader, hows):
+    """The same comes of it, whatever is done to it at whichever call."""
+    usual = Life(leader)
+    points = [(point, how, None) for what, n in sorted(usual.seen.items()) for point in [(*what, i + 1) for i in range(n)] for how in hows
+              # a lease is renewed again and again; a watch is not answered at once anyway; to be told to end twice is another matter
+              if not (what[2] == "leases" and what[0] != "end" and (what[0] != "begin" or point[3] > 2))
+              and not (what[1] == "watch" and how in ("after", "late"))
+              and not (what[0] == "end" and how in ("slow", "late"))]
+    if leader:
+        # one that is there already is taken by an update
+        there = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": "2026-01-01T00:00:00.000000Z",
+                 "renewTime": "2026-01-01T00:00:00.000000Z", "leaseTransitions": 3}
+        points += [(("begin", verb, "leases", 1), how, there) for verb in ("get", "update") for how in hows]
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        lives = list(pool.map(lambda p: Life(leader, *p), points))
+    for point, life in zip(points, lives):
+        assert life.outcome == usual.outcome, "%s: %s instead of %s" % (point, life.outcome, usual.outcome)
+    # how often something is asked is a matter of timing, at the end
+    missed = [p for p, life in zip(points, lives) if not life.hit.is_set()]
+    assert len(missed) <= len(points) // 10, missed
+    return {p[0][1:3] for p in points}
+
+
 @scenario
 def crash_points():
-    """Killed just before and just after each call; what it comes to is the same."""
-    def normal(api):
-        with api.lock:
-            sets = copy.deepcopy(api.objects["daemonsets"])
-            dumps = copy.deepcopy(api.objects["ebpfdumps"])
-        text = json.dumps([[(k, o["spec"], o["metadata"]["annotations"].get("research.dynatrace.com/intent"))
-                            for k, o in sorted(sets.items())],
-                           [(k, sorted((c["type"], c["status"], c["reason"], c["message"]) for c in
-                                       o.get("status", {}).get("conditions", []))) for k, o in sorted(dumps.items())]],
-                          sort_keys=True)
-        return re.sub(r'"[0-9a-f]{16}"', '"hash"', text)
+    at_every_call(False, ("before", "after"))
 
-    def run(point, when):
-        """when: None, "before", "after". Returns the end state, and how many calls there were."""
-        with Test() as t:
-            for n, name in enumerate(("one", "two")):
-                t.api.dump(name, created=(T1, T2)[n], interfaces=[name])
-            count = [0]
-            started, died = threading.Event(), threading.Event()
 
-            def fault(verb, resource, key):
-                if verb == "watch":
-                    return None
-                count[0] += 1
-                if count[0] != point or when is None:
-                    return None
-                started.wait(DEADLINE)
-                os.kill(o.process.pid, signal.SIGKILL)
-                died.set()
-                return when
-            t.api.fault = fault
-            o = t.operator()
-            started.set()
+@scenario
+def crash_points_of_a_leader():
+    """With its lease, and with the key that the loaders share: that is made once."""
+    what = at_every_call(True, ("before", "after"))
+    assert {("get", "leases"), ("create", "leases"), ("update", "leases"), ("get", "secrets"), ("create", "secrets"), ("create", "events"),
+            ("patch", "daemonsets"), ("delete", "daemonsets"), ("patch", "ebpfdumps/status"), ("watch", "ebpfdumps")} <= what, what
 
-            def restart(what, fn):
-                end = time.monotonic() + DEADLINE
-                while True:
-                    if o.process.poll() is not None:
-                        o.start()
-                    try:
-                        if fn():
-                            return
-                    except (KeyError, TypeError):
-                        pass
-                    assert time.monotonic() < end, what
-                    time.sleep(0.01)
-            restart("both are there", lambda: t.state("default/one", "Ready") == "True/AllNodesReady" and
-                    t.state("default/two", "Accepted") == "False/Conflict")
-            t.api.delete("ebpfdumps", "default/one")
-            restart("two takes over", lambda: t.state("default/two", "Ready") == "True/AllNodesReady" and "--interface=two" in t.args())
-            state = normal(t.api)
-            t.api.delete("ebpfdumps", "default/two")
-            restart("all gone", lambda: t.set() is None)
-            return state, count[0] if when is None else died.is_set()
 
-    want, calls = run(0, None)
-    assert calls >= 15, calls
-    points = [(n, when) for n in range(1, calls) for when in ("before", "after")]
-    with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        results = list(pool.map(lambda p: run(*p), points))
-    for (n, when), (state, _) in zip(points, results):
-        assert state == want, "%s call %d: %s instead of %s" % (when, n, state, want)
-    # how many calls there are is a matter of timing, at the end
-    died = sum(r[1] for r in results)
-    assert died >= len(points) - 8, "%d of %d" % (died, len(points))
+@scenario
+def ends_at_every_call():
+    at_every_call(True, ("slow", "late"))
 
 
 @scenario
@@ -722,6 +817,34 @@ def ends_with_a_request_that_hangs():
         assert states[-1] == "closed", states
 
 
+@scenario
+def ends_without_the_lease():
+    """A standby, one whose API server is away, one whose proxy is not up: status 0, and nothing is written."""
+    with Test() as t:
+        other = t.api.listen()
+        a = t.operator(*LEASE_FLAGS, leader=True, name="op-a")
+        t.api.dump("web")
+        t.ready()
+        b = t.operator(*LEASE_FLAGS, leader=True, name="op-b", port=other)
+        until("b stands by", lambda: any("held by op-a" in line for line in b.log))
+        assert b.kill(signal.SIGTERM) == 0, b.log
+        assert not t.api.writes(port=other, leases=True, events=True)
+        assert a.process.poll() is None and t.api.get("leases", LEASE)["spec"]["holderIdentity"].startswith("op-a")
+        # the leader cannot give it up: nobody is there to take it
+        t.api.down = True
+        assert a.kill(signal.SIGTERM) == 0, a.log
+        t.api.down = False
+    with Test() as t, tempfile.TemporaryDirectory() as folder:
+        with open(folder + "/kubectl", "w", encoding="ascii") as f:
+            f.write("#!/bin/sh\nexec sleep 1000\n")
+        os.chmod(folder + "/kubectl", 0o755)
+        o = t.operator("--kubectl=" + folder + "/kubectl", "--proxy-socket=" + folder + "/kube.sock", leader=True, proxy=True)
+        until("it waits", lambda: any("loader:1" in line for line in o.log))
+        child = until("the proxy", lambda: children(o.process.pid))[0]
+        assert o.kill(signal.SIGTERM) == 0, o.log
+        assert not os.path.exists("/proc/%d" % child) and not t.api.log
+
+
 # ---- kubectl proxy ----
 
 
@@ -834,8 +957,9 @@ def run_one(fn):
 
 def main():
     chosen = [s for s in scenarios if not sys.argv[2:] or s.__name__ in sys.argv[2:]]
-    # the long one alone among the first: the others fill the time
-    chosen.sort(key=lambda s: s.__name__ != "crash_points")
+    # the long ones among the first: the others fill the time
+    first = ("crash_points_of_a_leader", "ends_at_every_call", "crash_points")
+    chosen.sort(key=lambda s: first.index(s.__name__) if s.__name__ in first else len(first))
     with concurrent.futures.ThreadPoolExecutor(5) as pool:
         results = list(pool.map(run_one, chosen))
     print("%d passed, %d failed" % (sum(results), len(results) - sum(results)))
