@@ -26,7 +26,7 @@ void make_item_string(struct maker *m, struct json_object *array, const char *va
 struct json_object *make_share(
 	struct maker *m, struct json_object *parent, const char *key, struct json_object *shared);
 
-/* SHA-256 of the object's text, its first 16 digits and NUL. */
+/* Tells objects apart by their text, as 16 digits and NUL. It is no cryptographic hash. */
 void hash_of(struct json_object *object, char out[static 17]);
 /* "namespace/name"; "?" if it has none. */
 const char *key_of(const struct json_object *object, char *out, size_t size);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
 #include <stdlib.h>
-
-#include <openssl/sha.h>
 
 #include "pkg/operator/internal.h"
 
@@ -65,18 +64,19 @@ struct json_object *make_share(
 	return make_add(m, parent, key, json_object_get(shared));
 }
 
+/*
+ * FNV-1a: it tells one spec from the next, and nothing is kept safe by it. Whoever could make two
+ * specs of one hash writes the spec: all that is won is that the own change is not seen. A
+ * cryptographic hash would cost this process half its memory, libcrypto's.
+ */
 void hash_of(struct json_object *object, char out[static 17])
 {
-	static const char digits[] = "0123456789abcdef";
 	const char *text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN);
-	unsigned char sum[SHA256_DIGEST_LENGTH];
+	uint64_t hash = 0xcbf29ce484222325;
 
-	SHA256((const unsigned char *)text, strlen(text), sum);
-	for (size_t i = 0; i < 8; i++) {
-		out[2 * i] = digits[sum[i] >> 4];
-		out[2 * i + 1] = digits[sum[i] & 15];
-	}
-	out[16] = '\0';
+	for (; *text; text++)
+		hash = (hash ^ (unsigned char)*text) * 0x100000001b3;
+	snprintf(out, 17, "%016" PRIx64, hash);
 }
 
 const char *key_of(const struct json_object *object, char *out, size_t size)
