@@ -458,16 +458,17 @@ static void observe(struct kube_request *q, const struct kube_response *a)
 	c->options.observe(c->options.ctx, &call);
 }
 
-/* Whether it is tried again, and when (R1.14). */
+/* Whether it is tried again, and when (R1.14): reads alone. What a write says may be out of date by
+ * then, and whoever asked for it knows better. */
 static bool retries(struct kube_request *q, const struct kube_response *a)
 {
 	uint64_t wait_ns;
 
-	if ((q->flags & KUBE_NO_RETRY) || q->attempts >= ATTEMPTS_MAX)
+	if (q->method != KUBE_GET || (q->flags & KUBE_NO_RETRY) || q->attempts >= ATTEMPTS_MAX)
 		return false;
 	if ((a->http_code == 429 || a->http_code >= 500) && a->retry_after_s >= 0)
 		wait_ns = (uint64_t)a->retry_after_s * KUBE_SECOND;
-	else if (a->result == KUBE_CUT && q->method == KUBE_GET)
+	else if (a->result == KUBE_CUT)
 		wait_ns = CUT_RETRY_NS;
 	else
 		return false;

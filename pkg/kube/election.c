@@ -271,6 +271,14 @@ static void try(struct kube_election *e)
 	carry_out(e, kube_lease_try(&e->lease, kube_now_ns(), wall(e), &e->writing));
 }
 
+void kube_election_kick(struct kube_election *e)
+{
+	if (!e->lease.leading && !e->request && !e->over) {
+		e->next_try_ns = kube_now_ns();
+		set_timer(e);
+	}
+}
+
 /* ---- giving it up ---- */
 
 static void released(struct kube_election *e, bool ok)

@@ -168,7 +168,7 @@ struct kube_client_options {
 	size_t body_max;	 /* of an answer; 0: 16 MiB */
 	uint32_t requests_max;	 /* waiting and running at once; 0: 256 */
 	void (*observe)(void *ctx, const struct kube_call *call); /* NULL: nobody */
-	/* Asked before each POST, PUT, PATCH and DELETE goes out, also before a retry. NULL: yes.
+	/* Asked before each POST, PUT, PATCH and DELETE goes out. NULL: yes.
 	 * Where `kube_election_may_write` goes in (R3.9). */
 	bool (*may_write)(void *ctx);
 	void *ctx;
@@ -224,10 +224,11 @@ struct kube_request_options {
 #define KUBE_JSON_PATCH	 "application/json-patch+json"
 
 /*
- * Starts it; fn is called exactly once, unless it is cancelled. An answer 429 or 5xx with
- * Retry-After is waited for and tried again, up to 10 times; a cut connection only for GET, after
- * 1 s, up to 10 times (R1.14). Everything else is fn's. *ret_request (NULL: not wanted) is valid
- * until fn is called. -ENOBUFS beyond requests_max, -EINVAL, -ENOMEM.
+ * Starts it; fn is called exactly once, unless it is cancelled. A GET whose answer is 429 or 5xx
+ * with Retry-After is tried again then, one that was cut after 1 s, up to 10 times (R1.14;
+ * client-go repeats writes as well, with a body that may be minutes old by then). Everything else
+ * is fn's. *ret_request (NULL: not wanted) is valid until fn is called. -ENOBUFS beyond
+ * requests_max, -EINVAL, -ENOMEM.
  */
 int kube_request(struct kube_client *client, const struct kube_request_options *options,
 	struct kube_request **ret_request) MUST_CHECK;
@@ -343,6 +344,9 @@ struct kube_reflector_options {
 		struct json_object *old);
 	/* After each complete list, behind its changes. NULL: not wanted. */
 	void (*on_synced)(void *ctx);
+	/* A watch stands again after a failure, without a list: the API server is back. NULL: not
+	 * wanted. */
+	void (*on_recovered)(void *ctx);
 	void *ctx;
 };
 
@@ -437,7 +441,7 @@ void kube_queue_done(struct kube_queue *queue, const char *key, uint64_t now);
 
 enum kube_outcome {
 	KUBE_DONE,     /* forget */
-	KUBE_FAILED,   /* add_limited; after_ns is ignored */
+	KUBE_FAILED,   /* add_limited, not before after_ns: what Retry-After asks for */
 	KUBE_AGAIN,    /* forget, add_after after_ns */
 	KUBE_TERMINAL, /* will not become better: neither */
 };
@@ -549,6 +553,9 @@ void kube_election_free(struct kube_election *election);
 void kube_election_freep(struct kube_election **election);
 /* kube_lease_valid(), now: for may_write. ctx is the election; NULL: false. */
 bool kube_election_may_write(void *election);
+/* The API server may be there now: the next try is at once, unless one runs or this process leads.
+ */
+void kube_election_kick(struct kube_election *election);
 bool kube_election_leading(const struct kube_election *election);
 /* "" if nobody is known. */
 const char *kube_election_holder(const struct kube_election *election);

@@ -252,7 +252,7 @@ static uint64_t failure_delay(uint32_t failures)
 	return failures >= 18 ? CAP_NS : MIN(BASE_NS << failures, CAP_NS);
 }
 
-int kube_queue_add_limited(struct kube_queue *q, const char *key, uint64_t now)
+static int add_limited(struct kube_queue *q, const char *key, uint64_t least_ns, uint64_t now)
 {
 	uint64_t wait_ns;
 	struct entry *e;
@@ -268,10 +268,16 @@ int kube_queue_add_limited(struct kube_queue *q, const char *key, uint64_t now)
 	q->bucket_filled = true;
 	wait_ns = kube_bucket_reserve(&q->bucket, now);
 	q->stats.retries++;
-	delay(q, e, later(now, MAX(wait_ns, failure_delay(e->failures))));
+	wait_ns = MAX(wait_ns, failure_delay(e->failures));
+	delay(q, e, later(now, MAX(wait_ns, least_ns)));
 	if (e->failures < UINT32_MAX)
 		e->failures++;
 	return 0;
+}
+
+int kube_queue_add_limited(struct kube_queue *q, const char *key, uint64_t now)
+{
+	return add_limited(q, key, 0, now);
 }
 
 void kube_queue_forget(struct kube_queue *q, const char *key)
@@ -340,7 +346,7 @@ void kube_queue_finish(struct kube_queue *q, const char *key, enum kube_outcome 
 	 * for the shut-down. */
 	switch (outcome) {
 	case KUBE_FAILED:
-		(void)kube_queue_add_limited(q, key, now);
+		(void)add_limited(q, key, after_ns, now);
 		break;
 	case KUBE_AGAIN:
 		kube_queue_forget(q, key);

@@ -464,7 +464,6 @@ static int take_delete(struct kube_reflector *r, const char *key, struct json_ob
 	struct json_object *old = kube_cache_remove(&r->cache, key);
 	int n = tidy(r, object);
 
-	/* A cache that was full has room now, which only a list can fill. */
 	if (old)
 		tell(r, KUBE_DELETED, object, NULL);
 	json_object_put(old);
@@ -532,6 +531,7 @@ static void on_answer(void *ctx)
 {
 	struct kube_reflector *r = ctx;
 	uint64_t now = kube_now_ns();
+	bool recovered = r->info.problem != KUBE_OK;
 
 	r->info.phase = KUBE_WATCHING;
 	r->info.problem = KUBE_OK;
@@ -542,6 +542,8 @@ static void on_answer(void *ctx)
 	r->end.answered = true;
 	r->end.connect_tries = 0;
 	kube_set_timer(r->timer, r->options.timing.idle_ms);
+	if (recovered && r->options.on_recovered)
+		r->options.on_recovered(r->options.ctx);
 }
 
 static const char *feed_error(int error)
@@ -621,7 +623,11 @@ static void watch_ended(struct kube_reflector *r, const char *why, int64_t retry
 			*why ? why : "watches end at once");
 	switch (next) {
 	case KUBE_REWATCH_NOW:
-		start_watch(r);
+		/* A cache that was full and has room again only a list can fill. */
+		if (r->info.incomplete && r->cache.count < r->options.objects_max)
+			start_list(r);
+		else
+			start_watch(r);
 		break;
 	case KUBE_REWATCH_TRY:
 		wait_then(r, true, r->options.timing.retry_ms * KUBE_MS);

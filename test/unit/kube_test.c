@@ -956,6 +956,14 @@ START_TEST(queue_outcomes)
 	ck_assert_str_eq(take(q, T0 + 1000 * S), "a");
 	kube_queue_finish(q, "a", KUBE_DONE, 0, T0 + 1000 * S);
 	ck_assert_uint_eq(kube_queue_next_ns(q), UINT64_MAX);
+	/* a failure that says when */
+	ck_assert_int_eq(kube_queue_add(q, "a", T0 + 1000 * S), 0);
+	ck_assert_str_eq(take(q, T0 + 1000 * S), "a");
+	kube_queue_finish(q, "a", KUBE_FAILED, 3 * S, T0 + 1000 * S);
+	ck_assert_uint_eq(kube_queue_failures(q, "a"), 1);
+	ck_assert_uint_eq(kube_queue_next_ns(q), T0 + 1003 * S);
+	ck_assert_str_eq(take(q, T0 + 1003 * S), "a");
+	kube_queue_finish(q, "a", KUBE_DONE, 0, T0 + 1003 * S);
 	kube_queue_stats(q, &s);
 	ck_assert_uint_eq(s.keys, 0);
 	ck_assert_uint_eq(s.taken, 6);
