@@ -178,6 +178,8 @@ static void on_up(void *ctx)
 	log_info("kubectl proxy answers");
 	if (a->reconciler)
 		reconciler_kick(a->reconciler);
+	if (a->election && !a->stopping)
+		kube_election_kick(a->election);
 }
 
 static void on_down(void *ctx, const char *why)
@@ -252,6 +254,14 @@ static bool valid_namespace(const char *name)
 	return len > 0 && len <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == len;
 }
 
+/* Of a Deployment; "": there is none. */
+static bool valid_name(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len <= 253 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") == len;
+}
+
 static int find_settings(struct app *a, struct err *err)
 {
 	static char host[256];
@@ -265,6 +275,9 @@ static int find_settings(struct app *a, struct err *err)
 		return err_set(err, EINVAL,
 			"there is no namespace: --namespace or $POD_NAMESPACE, not '%.70s'",
 			a->namespace);
+	if (!valid_name(a->spec->deployment))
+		return err_set(err, EINVAL, "--deployment=%.253s: it is no name of a Deployment",
+			a->spec->deployment);
 	if (!a->image[0])
 		return err_set(err, EINVAL,
 			"there is no image for the loaders: --loader-image or $LOADER_IMAGE");

@@ -99,10 +99,18 @@ struct operator_facts {
 	struct operator_trouble trouble;
 };
 
-/* pods, events: lists of the namespace; NULL: not known. desired and scheduled are of the
- * DaemonSet's status. */
+/* Of the pages of lists, what operator_find_trouble() needs: pods that are not ready, without most
+ * of what pods are made of; events of the reasons that it reads. *kept is made with the first.
+ * Returns how many had no room: a thousand of each are kept. -ENOMEM. */
+int operator_keep_pods(struct json_object **kept, const struct json_object *page) MUST_CHECK;
+int operator_keep_events(struct json_object **kept, const struct json_object *page) MUST_CHECK;
+/* pods, events: lists of the namespace, or what was kept of them; NULL: not known. refused: pods
+ * have been fewer than wanted for so long that an event tells why (R2.20), and not that one node is
+ * new. */
 void operator_find_trouble(const struct json_object *daemonset, const struct json_object *pods,
-	const struct json_object *events, struct operator_trouble *ret_trouble);
+	const struct json_object *events, bool refused, struct operator_trouble *ret_trouble);
+/* Whether fewer pods are there than there shall be, as the DaemonSet's status says. */
+bool operator_is_short(const struct json_object *daemonset);
 /* Whether the DaemonSet's loaders are all there, new and ready, as its status says. */
 bool operator_rolled_out(const struct json_object *daemonset);
 

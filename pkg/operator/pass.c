@@ -10,6 +10,12 @@
 #define SAID_AFTER    10   /* failures in a row, 5 s with their backoff: then the status says it */
 #define POLL_FIRST_MS 5000 /* why are they not ready? again after 5, 10, 20, 30 s, 30 s... */
 #define POLL_MAX_MS   30000
+#define REFUSED_NS    (30 * KUBE_SECOND) /* pods missing for so long are refused (R2.20) */
+/* Of lists that only explain. A cluster has 5000 nodes at most, and as many loaders. */
+#define PODS_PAGE   "250"
+#define EVENTS_PAGE "500"
+#define DUMPS_PAGE  "100"
+#define PAGES_MAX   40
 
 static void step(struct reconciler *r);
 
@@ -22,6 +28,8 @@ static void pass_done(struct pass *p)
 	json_object_put(p->set);
 	json_object_put(p->pods);
 	json_object_put(p->events);
+	json_object_put(p->live);
+	free(p->next_page);
 	spec_resource_done(&p->spec);
 	json_object_put(p->spec_json);
 	*p = (struct pass){0};
@@ -35,10 +43,36 @@ void pass_drop(struct reconciler *r)
 
 static uint64_t poll_after(struct reconciler *r)
 {
-	uint64_t ms = (uint64_t)POLL_FIRST_MS << MIN(r->polls, 3U);
+	uint64_t ns =
+		MIN((uint64_t)POLL_FIRST_MS << MIN(r->polls, 3U), (uint64_t)POLL_MAX_MS) * 1000000;
+	uint64_t short_ns = r->short_since_ns ? kube_now_ns() - r->short_since_ns : REFUSED_NS;
 
 	r->polls++;
-	return MIN(ms, (uint64_t)POLL_MAX_MS) * 1000000;
+	return short_ns < REFUSED_NS ? MIN(ns, REFUSED_NS - short_ns) : ns;
+}
+
+/* Pods are missing, and not only since a moment ago. One that was said to be refused is so since
+ * longer than this process lives. */
+static bool refused(struct reconciler *r, const struct json_object *set)
+{
+	uint64_t now = kube_now_ns();
+	CLEANUP(json_putp)
+	struct json_object *status = NULL;
+
+	if (!operator_is_short(set)) {
+		r->short_since_ns = 0;
+		return false;
+	}
+	if (r->short_since_ns == 0) {
+		r->short_since_ns = now;
+		status = part_of(r->pass.winner, "status");
+		if (strcmp(kube_get_string(
+				   kube_condition_find(kube_get(status, "conditions"), "Degraded"),
+				   "reason"),
+			    "PodsRejected") == 0)
+			r->short_since_ns -= REFUSED_NS;
+	}
+	return now - r->short_since_ns >= REFUSED_NS;
 }
 
 /* What was found out about the accepted one; of a failed pass only what a failure itself says. */
@@ -46,10 +80,11 @@ static void keep_facts(struct reconciler *r)
 {
 	struct pass *p = &r->pass;
 	struct json_object *set = current_set(r);
-	bool said = p->facts.problem != OPERATOR_FINE;
+	bool said = p->facts.problem != OPERATOR_FINE, missing;
 
 	if (!p->winner || !p->valid || (p->view.failed && !said))
 		return;
+	missing = refused(r, set);
 	json_object_put(r->facts.daemonset);
 	r->facts = p->facts;
 	snprintf(r->facts.uid, sizeof(r->facts.uid), "%s",
@@ -57,7 +92,7 @@ static void keep_facts(struct reconciler *r)
 	r->facts.generation = kube_get_int(p->winner, "metadata.generation", 0);
 	r->facts.daemonset = said ? NULL : json_object_get(set);
 	if (!said && set && !operator_rolled_out(set))
-		operator_find_trouble(set, p->pods, p->events, &r->facts.trouble);
+		operator_find_trouble(set, p->pods, p->events, missing, &r->facts.trouble);
 }
 
 static enum kube_outcome outcome_of(struct reconciler *r, uint64_t *ret_after)
@@ -65,8 +100,10 @@ static enum kube_outcome outcome_of(struct reconciler *r, uint64_t *ret_after)
 	struct pass *p = &r->pass;
 
 	*ret_after = 0;
-	if (p->view.failed)
+	if (p->view.failed) {
+		*ret_after = (uint64_t)p->retry_after_s * KUBE_SECOND;
 		return KUBE_FAILED;
+	}
 	if (p->again_soon) {
 		*ret_after = (uint64_t)SOON_MS * 1000000;
 		return KUBE_AGAIN;
@@ -116,6 +153,7 @@ static void fail(struct reconciler *r, const struct kube_response *response, con
 	struct pass *p = &r->pass;
 
 	p->view.failed = true;
+	p->retry_after_s = MAX(response->retry_after_s, 0);
 	r->action_failures[p->action]++;
 	if (response->result != KUBE_NOT_ALLOWED)
 		log_warn("%s: %s: %s", operator_action_name(p->action),
@@ -232,11 +270,32 @@ static void applied(struct reconciler *r, const struct kube_response *response)
 	set_fresh(r, response->object);
 }
 
+static void forget_pages(struct pass *p)
+{
+	free(p->next_page);
+	p->next_page = NULL;
+	p->pages = 0;
+}
+
+/* Whether the list goes on: the same action is next, then. */
+static bool more_pages(struct pass *p, const struct kube_response *response, uint32_t max)
+{
+	const char *token = kube_get_string(response->object, "metadata.continue");
+	uint32_t pages = p->pages + 1;
+
+	forget_pages(p);
+	if (!token[0] || pages >= max)
+		return false;
+	p->pages = pages;
+	p->next_page = strdup(token);
+	return p->next_page;
+}
+
 /* Whether the API server, asked just now, sees it as the cache does. */
 static void listed_dumps(struct reconciler *r, const struct kube_response *response)
 {
 	struct pass *p = &r->pass;
-	struct json_object *items = kube_get(response->object, "items"), *winner = NULL;
+	struct json_object *items = kube_get(response->object, "items"), *winner;
 
 	p->view.dumps_asked = true;
 	if (response->result == KUBE_NOT_SERVED && !p->winner) {
@@ -244,15 +303,28 @@ static void listed_dumps(struct reconciler *r, const struct kube_response *respo
 		p->view.confirmed = true;
 		return;
 	}
+	if (response->result == KUBE_EXPIRED) {
+		p->again_soon = true; /* the pages are of a state that is gone */
+		return;
+	}
 	if (response->result != KUBE_OK || !json_object_is_type(items, json_type_array)) {
 		fail(r, response, "The EbpfDumps cannot be listed");
 		return;
 	}
 	for (size_t i = 0; i < json_object_array_length(items); i++) {
-		struct json_object *pair[] = {winner, json_object_array_get_idx(items, i)};
+		struct json_object *pair[] = {p->live, json_object_array_get_idx(items, i)};
 
-		winner = operator_winner(winner ? pair : pair + 1, winner ? 2 : 1);
+		winner = operator_winner(p->live ? pair : pair + 1, p->live ? 2 : 1);
+		if (winner == p->live)
+			continue;
+		json_object_put(p->live);
+		p->live = json_object_get(winner);
 	}
+	if (more_pages(p, response, UINT32_MAX)) {
+		p->view.dumps_asked = false;
+		return;
+	}
+	winner = p->live;
 	if (!winner || !p->winner)
 		p->view.confirmed = !winner && !p->winner;
 	else
@@ -282,18 +354,25 @@ static void deleted(struct reconciler *r, const struct kube_response *response)
 	}
 }
 
-/* Pods and events only explain: without them it goes on. */
+/* Pods and events only explain: without them, or without the rest of them, it goes on. */
 static void listed(struct reconciler *r, const struct kube_response *response, bool *asked,
-	struct json_object **ret_list)
+	int (*keep)(struct json_object **kept, const struct json_object *page),
+	struct json_object **kept)
 {
+	struct pass *p = &r->pass;
+	int left_out = 0;
+
 	*asked = true;
 	if (response->result == KUBE_OK) {
-		json_object_put(*ret_list);
-		*ret_list = json_object_get(response->object);
+		left_out = keep(kept, response->object);
+		r->left_out += (uint64_t)MAX(left_out, 0);
+		if (left_out >= 0)
+			*asked = !more_pages(p, response, PAGES_MAX);
 		return;
 	}
-	r->action_failures[r->pass.action]++;
-	log_debug("%s: %s", operator_action_name(r->pass.action), response->error);
+	forget_pages(p);
+	r->action_failures[p->action]++;
+	log_debug("%s: %s", operator_action_name(p->action), response->error);
 }
 
 static void on_answer(void *ctx, const struct kube_response *response)
@@ -325,10 +404,10 @@ static void on_answer(void *ctx, const struct kube_response *response)
 		deleted(r, response);
 		break;
 	case OPERATOR_LIST_PODS:
-		listed(r, response, &p->view.pods_asked, &p->pods);
+		listed(r, response, &p->view.pods_asked, operator_keep_pods, &p->pods);
 		break;
 	case OPERATOR_LIST_EVENTS:
-		listed(r, response, &p->view.events_asked, &p->events);
+		listed(r, response, &p->view.events_asked, operator_keep_events, &p->events);
 		break;
 	case OPERATOR_FINISH:
 	case OPERATOR_ACTION_MAX:
@@ -384,10 +463,27 @@ static int send_delete(struct reconciler *r, const char *path)
 	return m.failed ? -ENOMEM : send_json(r, KUBE_DELETE, path, NULL, body, NULL);
 }
 
+/* A page of a list, the first or the one that follows. */
+static int send_list(struct reconciler *r, const char *path, const char *query)
+{
+	CLEANUP(buf_done)
+	struct buf text = BUF_INIT(8192);
+	int err = buf_printf(&text, "%s", query);
+
+	if (err >= 0 && r->pass.next_page) {
+		err = buf_printf(&text, "&continue=");
+		if (err >= 0)
+			err = kube_escape(&text, r->pass.next_page);
+	}
+	if (err >= 0)
+		err = buf_append(&text, "", 1);
+	return err < 0 ? err : send_json(r, KUBE_GET, path, text.data, NULL, NULL);
+}
+
 static int send_action(struct reconciler *r)
 {
 	static const char pods[] = "labelSelector=app.kubernetes.io%2Fname%3Debpfdump-operator%2C"
-				   "app.kubernetes.io%2Fcomponent%3Dloader&limit=200";
+				   "app.kubernetes.io%2Fcomponent%3Dloader&limit=" PODS_PAGE;
 	struct pass *p = &r->pass;
 	char path[PATH_MAX_];
 
@@ -404,15 +500,13 @@ static int send_action(struct reconciler *r)
 		snprintf(path, sizeof(path), "/api/v1/namespaces/%s/secrets", r->namespace);
 		return send_secret(r, path);
 	case OPERATOR_LIST_DUMPS:
-		return send_json(
-			r, KUBE_GET, "/apis/" OPERATOR_VERSION "/ebpfdumps", NULL, NULL, NULL);
+		return send_list(r, "/apis/" OPERATOR_VERSION "/ebpfdumps", "limit=" DUMPS_PAGE);
 	case OPERATOR_LIST_PODS:
 		snprintf(path, sizeof(path), "/api/v1/namespaces/%s/pods", r->namespace);
-		return send_json(r, KUBE_GET, path, pods, NULL, NULL);
+		return send_list(r, path, pods);
 	case OPERATOR_LIST_EVENTS:
 		snprintf(path, sizeof(path), "/api/v1/namespaces/%s/events", r->namespace);
-		return send_json(
-			r, KUBE_GET, path, "fieldSelector=type%3DWarning&limit=500", NULL, NULL);
+		return send_list(r, path, "fieldSelector=type%3DWarning&limit=" EVENTS_PAGE);
 	default:
 		break;
 	}

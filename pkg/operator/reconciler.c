@@ -259,6 +259,15 @@ static void on_synced(void *ctx)
 	want_all(r);
 }
 
+/* What waits after failures, for up to a quarter of an hour, waits for no more. */
+static void on_recovered(void *ctx)
+{
+	struct reconciler *r = ctx;
+
+	if (reconciler_synced(r))
+		want_all(r);
+}
+
 static void on_sets_synced(void *ctx)
 {
 	struct reconciler *r = ctx;
@@ -348,6 +357,7 @@ static int start_caches(struct reconciler *r, struct err *err)
 		.shrink = shrink_dump,
 		.on_change = on_dump,
 		.on_synced = on_synced,
+		.on_recovered = on_recovered,
 		.ctx = r,
 	};
 	int status = kube_reflector_new(&o, &r->dumps, err);
@@ -563,6 +573,9 @@ static void pass_metrics(const struct reconciler *r, struct metrics *m)
 	metrics_family(m, "ebpfdump_operator_status_writes_total", METRICS_COUNTER,
 		"Statuses of EbpfDumps written.");
 	metrics_u64(m, "ebpfdump_operator_status_writes_total", r->status_writes, NULL);
+	metrics_family(m, "ebpfdump_operator_explanations_left_out_total", METRICS_COUNTER,
+		"Pods and events that may tell why loaders are not ready, and had no room.");
+	metrics_u64(m, "ebpfdump_operator_explanations_left_out_total", r->left_out, NULL);
 	metrics_family(m, "ebpfdump_operator_status_failures_total", METRICS_COUNTER,
 		"Statuses that could not be written.");
 	metrics_u64(m, "ebpfdump_operator_status_failures_total", r->status_failures, NULL);

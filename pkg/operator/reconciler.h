@@ -21,8 +21,13 @@ struct pass {
 	bool valid;
 	struct operator_view view;   /* the part that is of this pass */
 	struct operator_facts facts; /* daemonset is not used */
+	/* of a list that is read in pages: what was kept of them, and where the next begins */
 	struct json_object *pods, *events;
-	bool again_soon; /* the cache is behind, or somebody was faster */
+	struct json_object *live; /* the winner, as the API server has it; NULL: none so far */
+	char *next_page;	  /* NULL: there is none */
+	uint32_t pages;
+	bool again_soon;       /* the cache is behind, or somebody was faster */
+	int64_t retry_after_s; /* that a failure's answer asked for; 0: nothing */
 	struct kube_request *request;
 	enum operator_action action;
 };
@@ -32,6 +37,7 @@ struct report {
 	bool running;
 	char key[KUBE_KEY_MAX];
 	struct json_object *dump, *before, *status; /* own references */
+	uint64_t retry_after_ns;
 	struct kube_request *request;
 };
 
@@ -56,6 +62,7 @@ struct reconciler {
 	struct json_object *fresh;   /* an answer that is newer than the cache; NULL */
 	struct json_object *written; /* key -> {rv, status}: newer than the cache */
 	uint32_t polls;		     /* passes in a row that found loaders not ready */
+	uint64_t short_since_ns;     /* pods are fewer than wanted; 0: they are not */
 
 	struct operator_facts facts;
 	struct pass pass;
@@ -64,7 +71,7 @@ struct reconciler {
 	/* counters */
 	uint64_t passes[KUBE_TERMINAL + 1]; /* by outcome */
 	uint64_t actions[OPERATOR_ACTION_MAX], action_failures[OPERATOR_ACTION_MAX];
-	uint64_t pass_ns, pass_ns_max, status_writes, status_failures, last_done_ns;
+	uint64_t pass_ns, pass_ns_max, status_writes, status_failures, last_done_ns, left_out;
 };
 
 /* The EbpfDump that is acted on, by the cache; not a reference. */

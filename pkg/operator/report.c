@@ -21,10 +21,11 @@ void report_drop(struct reconciler *r)
 static void finish(struct reconciler *r, enum kube_outcome outcome)
 {
 	char key[KUBE_KEY_MAX];
+	uint64_t after_ns = r->report.retry_after_ns;
 
 	snprintf(key, sizeof(key), "%s", r->report.key);
 	report_done(&r->report);
-	kube_queue_finish(r->statuses, key, outcome, 0, kube_now_ns());
+	kube_queue_finish(r->statuses, key, outcome, after_ns, kube_now_ns());
 	work_on(r);
 }
 
@@ -106,6 +107,7 @@ static void on_written(void *ctx, const struct kube_response *response)
 	} else if (response->result != KUBE_NOT_FOUND) {
 		r->status_failures++;
 		outcome = KUBE_FAILED;
+		p->retry_after_ns = (uint64_t)MAX(response->retry_after_s, 0) * KUBE_SECOND;
 		if (response->result != KUBE_NOT_ALLOWED)
 			log_warn("status of EbpfDump %s: %s: %s", p->key,
 				kube_result_name(response->result), response->error);

@@ -3,11 +3,13 @@
  * Why loaders do not come up. The DaemonSet controller sets no conditions: a pod that was refused
  * shows as an event of the DaemonSet, one that does not start in its container's state.
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "pkg/operator/internal.h"
 
-#define TEXT_MAX 300 /* of what the API says */
+#define TEXT_MAX 300  /* of what the API says */
+#define KEPT_MAX 1000 /* pods, events */
 
 /* Reasons of a condition, the worse first: the first one that holds is told. */
 enum cause { NONE, IMAGE, CONFIG, MOUNT, CRASH, START, UNSCHEDULABLE, NOT_READY, CAUSES };
@@ -150,6 +152,12 @@ static void put_text(char *out, size_t size, const char *text)
 	snprintf(out + n, size - n, "%s", n < len ? "..." : "");
 }
 
+bool operator_is_short(const struct json_object *daemonset)
+{
+	return kube_get_int(daemonset, "status.currentNumberScheduled", 0) <
+	       kube_get_int(daemonset, "status.desiredNumberScheduled", 0);
+}
+
 /* Pods were not even made: quota, pod security. */
 static bool find_refusal(const struct json_object *daemonset, const struct json_object *events,
 	struct operator_trouble *out)
@@ -160,7 +168,7 @@ static bool find_refusal(const struct json_object *daemonset, const struct json_
 	int64_t current = kube_get_int(daemonset, "status.currentNumberScheduled", 0);
 	char text[TEXT_MAX + 4];
 
-	if (!event || current >= desired)
+	if (!event || !operator_is_short(daemonset))
 		return false;
 	put_text(text, sizeof(text), event_text(event));
 	out->reason = "PodsRejected";
@@ -169,8 +177,93 @@ static bool find_refusal(const struct json_object *daemonset, const struct json_
 	return true;
 }
 
+static bool is_waited_for(const struct json_object *pod)
+{
+	return !kube_get_string(pod, "metadata.deletionTimestamp")[0] &&
+	       !pod_condition_is(pod, "Ready", "True");
+}
+
+/* ---- pages ---- */
+
+static void share(struct maker *m, struct json_object *out, const struct json_object *object,
+	const char *const *keys)
+{
+	for (struct json_object *value; *keys; keys++)
+		if (json_object_object_get_ex(object, *keys, &value))
+			make_share(m, out, *keys, value);
+}
+
+static bool small_pod(struct maker *m, struct json_object *out, const struct json_object *pod)
+{
+	static const char *const metadata[] = {"name", "uid", NULL},
+				 *const spec[] = {"nodeName", NULL},
+				 *const status[] = {"conditions", "containerStatuses", NULL};
+
+	if (!is_waited_for(pod))
+		return false;
+	share(m, make_object(m, out, "metadata"), kube_get(pod, "metadata"), metadata);
+	share(m, make_object(m, out, "spec"), kube_get(pod, "spec"), spec);
+	share(m, make_object(m, out, "status"), kube_get(pod, "status"), status);
+	return true;
+}
+
+static bool small_event(struct maker *m, struct json_object *out, const struct json_object *event)
+{
+	static const char *const reasons_read[] = {
+		"FailedCreate", "FailedMount", "Unhealthy", NULL};
+	static const char *const keys[] = {"reason", "involvedObject", "regarding", "lastTimestamp",
+		"series", "eventTime", "message", "note", NULL};
+
+	if (!any_of(kube_get_string(event, "reason"), reasons_read))
+		return false;
+	share(m, out, event, keys);
+	return true;
+}
+
+static int keep(struct json_object **kept, const struct json_object *page,
+	bool (*make_small)(struct maker *, struct json_object *, const struct json_object *))
+{
+	struct json_object *items = kube_get(page, "items"), *list;
+	size_t n =
+		json_object_is_type(items, json_type_array) ? json_object_array_length(items) : 0;
+	struct maker m = {0};
+	int left_out = 0;
+
+	if (!*kept)
+		*kept = json_object_new_object();
+	list = kube_get(*kept, "items");
+	if (!list)
+		list = make_array(&m, *kept, "items");
+	for (size_t i = 0; i < n && !m.failed; i++) {
+		struct json_object *small = json_object_new_object();
+
+		if (!small || !make_small(&m, small, json_object_array_get_idx(items, i))) {
+			m.failed |= !small;
+			json_object_put(small);
+		} else if (json_object_array_length(list) >= KEPT_MAX) {
+			left_out++;
+			json_object_put(small);
+		} else {
+			make_item(&m, list, small);
+		}
+	}
+	return m.failed ? -ENOMEM : left_out;
+}
+
+int operator_keep_pods(struct json_object **kept, const struct json_object *page)
+{
+	return keep(kept, page, small_pod);
+}
+
+int operator_keep_events(struct json_object **kept, const struct json_object *page)
+{
+	return keep(kept, page, small_event);
+}
+
+/* ---- what it is ---- */
+
 void operator_find_trouble(const struct json_object *daemonset, const struct json_object *pods,
-	const struct json_object *events, struct operator_trouble *ret_trouble)
+	const struct json_object *events, bool refused, struct operator_trouble *ret_trouble)
 {
 	struct json_object *list = kube_get(pods, "items");
 	size_t n = json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
@@ -178,15 +271,14 @@ void operator_find_trouble(const struct json_object *daemonset, const struct jso
 	char text[TEXT_MAX + 4];
 
 	*ret_trouble = (struct operator_trouble){0};
-	if (find_refusal(daemonset, events, ret_trouble))
+	if (refused && find_refusal(daemonset, events, ret_trouble))
 		return;
 	for (size_t i = 0; i < n; i++) {
 		struct json_object *pod = json_object_array_get_idx(list, i);
 		const char *what, *why;
 		enum cause cause;
 
-		if (kube_get_string(pod, "metadata.deletionTimestamp")[0] ||
-			pod_condition_is(pod, "Ready", "True"))
+		if (!is_waited_for(pod))
 			continue;
 		cause = cause_of(pod, events, &what, &why);
 		if (found[cause].pods++ == 0)

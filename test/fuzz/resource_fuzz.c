@@ -25,8 +25,8 @@ static void check_daemonset(const struct json_object *dump, const struct spec_re
 		.owner_uid = "uid",
 	};
 	CLEANUP(json_putp)
-	struct json_object *set = NULL;
-	struct operator_trouble trouble;
+	struct json_object *set = NULL, *pods = NULL, *events = NULL;
+	struct operator_trouble trouble, kept;
 
 	check(operator_daemonset(&settings, dump, spec, &set) == 0);
 	check(operator_holds(set, set));
@@ -36,7 +36,10 @@ static void check_daemonset(const struct json_object *dump, const struct spec_re
 	(void)operator_holds(set, dump);
 	(void)operator_holds(dump, set);
 	(void)operator_is_ours(dump, &settings);
-	operator_find_trouble(dump, dump, dump, &trouble);
+	operator_find_trouble(dump, dump, dump, true, &trouble);
+	check(operator_keep_pods(&pods, dump) >= 0 && operator_keep_events(&events, dump) >= 0);
+	operator_find_trouble(dump, pods, events, true, &kept);
+	check(!trouble.reason == !kept.reason && strcmp(trouble.message, kept.message) == 0);
 }
 
 static void check_status(const struct json_object *dump, const char *invalid)

@@ -348,10 +348,13 @@ def selector():
 @scenario
 def trouble():
     with Test(nodes=None) as t:
-        t.operator()
+        o = t.operator()
         t.api.dump("web")
         until("the DaemonSet", t.set)
         uid = t.set()["metadata"]["uid"]
+        # what is looked for is behind the first page
+        for n in range(510):
+            t.api.put("coreevents", NS + "/a%d" % n, type="Warning", reason="Else", involvedObject={"uid": uid}, message="else")
         t.api.put("coreevents", NS + "/e1", type="Warning", reason="FailedCreate", involvedObject={"uid": uid},
                   message='Error creating: pods "x" is forbidden: violates PodSecurity "baseline:latest"', lastTimestamp=apiserver.now())
 
@@ -362,9 +365,22 @@ def trouble():
                                "numberReady": ready, "numberAvailable": ready}
             t.api.change("daemonsets", SET, fn)
         status(0, 0)
-        until("the refusal", lambda: t.state("default/web", "Ready") == "False/PodsRejected")
+        # one node that is new is no refusal: 30 s
+        until("it is seen", lambda: t.api.get("ebpfdumps", "default/web")["status"]["nodes"] == "0/2")
+        assert t.state("default/web", "Ready") == "False/RolloutInProgress"
+        until("the refusal", lambda: t.state("default/web", "Ready") == "False/PodsRejected", 2 * DEADLINE)
         assert "PodSecurity" in t.condition("default/web", "Degraded")["message"]
+        until("it is news", lambda: "PodsRejected" in t.events())
+        # a restart is not
+        o.kill()
+        o.start()
+        pods = t.api.calls("list", "pods")
+        until("it has looked", lambda: t.api.calls("list", "pods") > pods)
+        t.quiet(1)
+        assert t.state("default/web", "Ready") == "False/PodsRejected" and t.events().count("PodsRejected") == 1
         labels = {"app.kubernetes.io/name": "ebpfdump-operator", "app.kubernetes.io/component": "loader"}
+        for n in range(260):
+            t.api.put("pods", NS + "/a%d" % n, metadata={"labels": labels}, status={"conditions": [{"type": "Ready", "status": "True"}]})
         t.api.put("pods", NS + "/p1", metadata={"labels": labels}, spec={"nodeName": "n1"}, status={"containerStatuses": [
             {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}]})
         status(2, 1)
@@ -685,6 +701,28 @@ def a_webhook_that_fails():
 
 
 @scenario
+def back_after_long():
+    """What waits after many failures waits no longer than the API server is away, though no list is needed."""
+    with Test() as t:
+        t.operator()
+        t.api.dump("web")
+        t.ready()
+        t.api.fault = lambda verb, resource, key: (lambda h: h.fail(500, "InternalError")) if verb == "patch" else None
+        calls = t.api.calls("patch", "daemonsets")
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(interfaces=["b"]))
+        # 5 ms, 10 ms... 20 s: the next try would be in 20 s
+        until("it waits long", lambda: t.api.calls("patch", "daemonsets") >= calls + 13, 2 * DEADLINE)
+        lists = t.api.calls("list", "ebpfdumps")
+        t.api.down = True
+        t.api.fault = None
+        t.api.cut()
+        time.sleep(0.5)
+        t.api.down = False
+        until("it is tried at once", lambda: "--interface=b" in t.args(), 12)
+        assert t.api.calls("list", "ebpfdumps") == lists
+
+
+@scenario
 def garbage():
     """A watch that speaks nonsense is begun anew."""
     with Test() as t:
@@ -937,6 +975,7 @@ def flags():
             ([], 1, "there is no namespace"),
             (["--namespace=A/b"], 1, "there is no namespace"),
             (["--namespace=x"], 1, "there is no image"),
+            (["--namespace=x", "--loader-image=y", "--deployment=a?b"], 1, "--deployment=a?b"),
             (["--namespace=x", "--loader-image=y", "--kubectl=/nonexistent", "--listen="], 1, "/nonexistent")):
         r = run(*args)
         assert r.returncode == code and says in r.stderr, (args, r)
@@ -958,7 +997,7 @@ def run_one(fn):
 def main():
     chosen = [s for s in scenarios if not sys.argv[2:] or s.__name__ in sys.argv[2:]]
     # the long ones among the first: the others fill the time
-    first = ("crash_points_of_a_leader", "ends_at_every_call", "crash_points")
+    first = ("crash_points_of_a_leader", "ends_at_every_call", "crash_points", "trouble", "back_after_long")
     chosen.sort(key=lambda s: first.index(s.__name__) if s.__name__ in first else len(first))
     with concurrent.futures.ThreadPoolExecutor(5) as pool:
         results = list(pool.map(run_one, chosen))

@@ -352,9 +352,21 @@ START_TEST(trouble)
 		struct json_object *set = json(cases[i].set);
 		struct json_object *pods = cases[i].pods ? json(cases[i].pods) : NULL;
 		struct json_object *events = cases[i].events ? json(cases[i].events) : NULL;
-		struct operator_trouble t;
+		struct json_object *few_pods = NULL, *few_events = NULL;
+		struct operator_trouble t, kept;
 
-		operator_find_trouble(set, pods, events, &t);
+		operator_find_trouble(set, pods, events, true, &t);
+		/* what is kept of them says the same, also in pages */
+		ck_assert_int_eq(operator_keep_pods(&few_pods, NULL), 0);
+		ck_assert_int_eq(operator_keep_pods(&few_pods, pods), 0);
+		ck_assert_int_eq(operator_keep_events(&few_events, events), 0);
+		ck_assert_int_eq(operator_keep_events(&few_events, events), 0);
+		operator_find_trouble(set, few_pods, few_events, true, &kept);
+		ck_assert_str_eq(kept.message, t.message);
+		json_object_put(few_pods);
+		json_object_put(few_events);
+		operator_find_trouble(set, pods, events, false, &kept);
+		ck_assert(!kept.reason || strcmp(kept.reason, "PodsRejected") != 0);
 		ck_assert_msg(!t.reason == !cases[i].reason, "case %zu: %s", i, t.message);
 		if (t.reason)
 			ck_assert_str_eq(t.reason, cases[i].reason);
