@@ -406,6 +406,7 @@ static const char head[] =
 	"                      - type: integer\n"                  \
 	"                      - type: string\n"                   \
 	"                      x-kubernetes-int-or-string: true\n" \
+	"                      minimum: 0\n"                       \
 	"                      maxLength: 32\n"                    \
 	"                      pattern: "                          \
 	"'^(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE][0-9]+))?$'\n"
@@ -440,15 +441,23 @@ static const char secret_keys[] = KEY("headersKey",
 		KEY("certKey", "Key of the client's certificate in PEM.")
 			KEY("privateKeyKey", "Key of the private key to it in PEM.");
 
+#define LABEL_NAME  "[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+#define LABEL_KEY   "'^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?" LABEL_NAME "$'"
+#define LABEL_VALUE "'^(" LABEL_NAME ")?$'"
+
 static const char placement[] =
 	"              nodeSelector:\n"
 	"                description: Only nodes with these labels get a loader. None given - every "
 	"Linux node.\n"
 	"                type: object\n"
 	"                maxProperties: 32\n"
+	"                x-kubernetes-validations:\n"
+	"                - rule: \"self.all(k, k.size() <= 317 && k.matches(" LABEL_KEY "))\"\n"
+	"                  message: \"a key must be a label's: name or prefix/name\"\n"
 	"                additionalProperties:\n"
 	"                  type: string\n"
 	"                  maxLength: 63\n"
+	"                  pattern: " LABEL_VALUE "\n"
 	"              tolerations:\n"
 	"                description: Taints that loaders put up with. None given - all of them.\n"
 	"                type: array\n"
@@ -473,6 +482,7 @@ static const char placement[] =
 	"                      type: string\n"
 	"                      minLength: 1\n"
 	"                      maxLength: 317\n"
+	"                      pattern: " LABEL_KEY "\n"
 	"                    operator:\n"
 	"                      description: How key and value are compared.\n"
 	"                      type: string\n"
@@ -481,6 +491,7 @@ static const char placement[] =
 	"                      description: The taint's value, with operator Equal.\n"
 	"                      type: string\n"
 	"                      maxLength: 63\n"
+	"                      pattern: " LABEL_VALUE "\n"
 	"                    effect:\n"
 	"                      description: The taint's effect; none matches all.\n"
 	"                      type: string\n"

@@ -126,11 +126,16 @@ WRONG = [
     ("a field that does not exist", {"interface": ["lo"]}, ['unknown field "spec.interface"']),
     ("a limit that does not exist", {"limits": {"lines": 1}}, ['unknown field "spec.limits.lines"']),
     ("a selector that is no text", {"nodeSelector": {"a": 1}}, ["spec.nodeSelector.a", "string"]),
+    ("a selector by what is no label", {"nodeSelector": {"a b": "c"}}, ["spec.nodeSelector", "a key must be a label's"]),
+    ("a selector by a value that no label has", {"nodeSelector": {"example.com/a": "b c"}}, ["spec.nodeSelector.example.com/a"]),
+    ("a toleration of what is no taint", {"tolerations": [{"key": "a b", "operator": "Exists"}]}, ["spec.tolerations[0].key"]),
+    ("a toleration of a value that no taint has", {"tolerations": [{"key": "a", "value": "-"}]}, ["spec.tolerations[0].value"]),
     ("a toleration of nothing", {"tolerations": [{"effect": "NoExecute"}]}, ["without a key, operator must be Exists"]),
     ("a toleration of everything with a value", {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}, ["with operator Exists there is no value"]),
     ("seconds without their effect", {"tolerations": [{"key": "a", "tolerationSeconds": 3}]}, ["tolerationSeconds needs effect NoExecute"]),
     ("an image that is none", {"image": "a b"}, ["spec.image"]),
     ("a priority class that is no name", {"priorityClassName": "High!"}, ["spec.priorityClassName"]),
+    ("resources below nothing", {"resources": {"limits": {"cpu": -1}}}, ["spec.resources.limits.cpu", "greater than or equal to 0"]),
     ("resources that are no quantity", {"resources": {"limits": {"memory": "much"}}}, ["spec.resources.limits.memory"]),
 ]
 # Of the callback, as far as the definition has it.
