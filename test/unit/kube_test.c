@@ -967,7 +967,7 @@ START_TEST(queue_outcomes)
 	kube_queue_stats(q, &s);
 	ck_assert_uint_eq(s.keys, 0);
 	ck_assert_uint_eq(s.taken, 8);
-	ck_assert_uint_eq(s.retries, 2);
+	ck_assert_uint_eq(s.retries, 3);
 	kube_queue_free(q);
 }
 END_TEST
