@@ -10,7 +10,7 @@ libssl-dev libjson-c-dev pkg-config'
 test="check curl ca-certificates nginx-light python3 iproute2 procps openssl socat valgrind
 qemu-system-x86 busybox-static cpio xz-utils dpkg prometheus clang-format cppcheck shellcheck git
 debootstrap python3-yaml gcc-aarch64-linux-gnu qemu-system-arm buildah nftables nodejs perl
-chromium fonts-dejavu-core jq"
+chromium fonts-dejavu-core jq faketime"
 bench='wrk nginx-light tcpdump ngrep tshark iproute2 python3 python3-requests curl procps'
 
 # inside the build of the images

@@ -214,6 +214,8 @@ static void set_fresh(struct reconciler *r, struct json_object *set)
 
 	json_object_put(r->fresh);
 	r->fresh = NULL;
+	if (strcmp(r->gone_uid, kube_get_string(set, "metadata.uid")) == 0)
+		return;
 	if (cached &&
 		strcmp(kube_get_string(cached, "metadata.uid"),
 			kube_get_string(set, "metadata.uid")) == 0 &&

@@ -235,9 +235,13 @@ static void on_set(
 	void *ctx, enum kube_change change, struct json_object *object, struct json_object *old)
 {
 	struct reconciler *r = ctx;
+	bool gone = change == KUBE_DELETED || change == KUBE_DELETED_UNKNOWN;
 
+	if (gone)
+		snprintf(r->gone_uid, sizeof(r->gone_uid), "%s",
+			kube_get_string(object, "metadata.uid"));
 	/* the cache has caught up with the last answer, or overtaken it */
-	if (r->fresh && (change == KUBE_DELETED || change == KUBE_DELETED_UNKNOWN ||
+	if (r->fresh && (gone ||
 				strcmp(kube_get_string(object, "metadata.uid"),
 					kube_get_string(r->fresh, "metadata.uid")) != 0 ||
 				kube_get_int(object, "metadata.generation", 0) >=

@@ -60,6 +60,7 @@ struct reconciler {
 	char applied_uid[64];	     /* to which DaemonSet, */
 	int64_t applied_generation;  /* and what its generation was then */
 	struct json_object *fresh;   /* an answer that is newer than the cache; NULL */
+	char gone_uid[64];	     /* the DaemonSet whose end was seen last: no answer is newer */
 	struct json_object *written; /* key -> {rv, status}: newer than the cache */
 	uint32_t polls;		     /* passes in a row that found loaders not ready */
 	uint64_t short_since_ns;     /* pods are fewer than wanted; 0: they are not */

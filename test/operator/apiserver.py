@@ -98,6 +98,7 @@ class Server:
         self.down = False  # what the proxy says when the API server is not there
         self.frozen = False  # watches get nothing
         self.nodes = nodes  # plays the DaemonSet controller if not None
+        self.numbers = {}  # of its status, where it is not simply done
         # f(verb, resource, key) -> None, "before" or "after": cut off there; ("slow", s), ("late", s): it waits before it is
         # done, or then before it is answered; or a function of the handler, which answers
         self.fault = None
@@ -155,6 +156,13 @@ class Server:
     def dump(self, name, namespace="default", created=None, **spec):
         meta = {"creationTimestamp": created} if created else {}
         return self.put("ebpfdumps", namespace + "/" + name, metadata=meta, spec=spec)
+
+    def play(self, nodes, **numbers):
+        """What the DaemonSet controller does from now on."""
+        with self.lock:
+            self.nodes, self.numbers = nodes, numbers
+            for key, o in list(self.objects["daemonsets"].items()):
+                self.roll_out(key, o)
 
     def cut(self):
         """Ends all watches in the middle."""
@@ -220,7 +228,7 @@ class Server:
     def roll_out(self, key, o):
         n = self.nodes
         status = {"observedGeneration": o["metadata"]["generation"], "desiredNumberScheduled": n,
-                  "currentNumberScheduled": n, "updatedNumberScheduled": n, "numberReady": n, "numberAvailable": n}
+                  "currentNumberScheduled": n, "updatedNumberScheduled": n, "numberReady": n, "numberAvailable": n, **self.numbers}
         if o.get("status") != status:
             new = copy.deepcopy(o)
             new["status"] = status
