@@ -311,7 +311,10 @@ class Handler(BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = {k: v[0] for k, v in urllib.parse.parse_qs(url.query).items()}
         length = int(self.headers.get("Content-Length", 0))
-        body = json.loads(self.rfile.read(length)) if length else {}
+        data = self.rfile.read(length)
+        if len(data) < length:  # it was killed meanwhile
+            raise Cut
+        body = json.loads(data) if length else {}
         assert "Authorization" not in self.headers
         if url.path in ("/version", "/readyz"):
             return self.answer(200, {"gitVersion": "v1.32.0"} if url.path == "/version" else "ok",
