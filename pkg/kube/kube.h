@@ -378,6 +378,7 @@ struct kube_reflector_info {
 	char why[256];	 /* in words; "" */
 	uint64_t last_contact_ns; /* last byte of the API server; 0: never */
 	size_t objects;
+	const char *version; /* resource version that the cache is of; as long as the reflector */
 	/* counters */
 	uint64_t lists, watches;    /* requests */
 	uint64_t events, bookmarks; /* of watches; events: taken */

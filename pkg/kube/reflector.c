@@ -853,4 +853,5 @@ void kube_reflector_info(const struct kube_reflector *r, struct kube_reflector_i
 {
 	*ret_info = r->info;
 	ret_info->objects = r->cache.count;
+	ret_info->version = r->rv;
 }

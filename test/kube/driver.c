@@ -250,6 +250,15 @@ static int print_cached(void *ctx, const char *key, struct json_object *object)
 	return 0;
 }
 
+static void do_cache(void)
+{
+	struct kube_reflector_info i;
+
+	kube_reflector_info(d.reflector, &i);
+	kube_reflector_each(d.reflector, print_cached, NULL);
+	say("cache-end %zu %s", kube_reflector_count(d.reflector), i.version);
+}
+
 /* ---- election ---- */
 
 static void on_leading(void *ctx)
@@ -469,8 +478,7 @@ static void obey(char *line)
 	} else if (is(words, n, "info", 0)) {
 		do_info();
 	} else if (is(words, n, "cache", 0)) {
-		kube_reflector_each(d.reflector, print_cached, NULL);
-		say("cache-end %zu", kube_reflector_count(d.reflector));
+		do_cache();
 	} else if (is(words, n, "request", 5)) {
 		do_request(words, n);
 	} else if (is(words, n, "stats", 0)) {
