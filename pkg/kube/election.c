@@ -124,8 +124,9 @@ static int ask(struct kube_election *e, enum kube_method method, bool anew,
 	struct kube_request_options options = {
 		.method = method,
 		.path = method == KUBE_POST ? e->collection : e->path,
-		/* half of what there is: a second try must fit in (R3.2) */
-		.timeout_ms = MAX(e->options.config.renew_ms / 2, (uint32_t)TIMEOUT_MIN),
+		/* half of what there is: a second try must fit in */
+		.timeout_ms =
+			MAX(kube_lease_span_ms(&e->options.config) / 2, (uint32_t)TIMEOUT_MIN),
 		.flags = KUBE_UNLIMITED | KUBE_UNGUARDED | KUBE_NO_RETRY,
 		.fn = fn,
 		.ctx = e,
@@ -179,7 +180,10 @@ static void lost(struct kube_election *e)
 
 static void try_is_over(struct kube_election *e)
 {
-	e->next_try_ns = kube_now_ns() + kube_lease_delay_ns(&e->lease, kube_random());
+	uint64_t now = kube_now_ns(), delay = kube_lease_delay_ns(&e->lease, kube_random());
+
+	/* the slower the answers are, the sooner the next must be asked for */
+	e->next_try_ns = e->lease.leading ? MAX(now, e->lease.try_ns + delay) : now + delay;
 	set_timer(e);
 }
 
@@ -368,7 +372,7 @@ static void on_timer(void *ctx)
 	}
 	if (e->over)
 		return;
-	if (e->lease.leading && !kube_lease_valid(&e->lease, now)) {
+	if (e->lease.leading && now >= kube_lease_deadline_ns(&e->lease)) {
 		e->lease.leading = false;
 		lost(e);
 	} else if (e->next_try_ns && now >= e->next_try_ns) {

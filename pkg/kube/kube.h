@@ -493,8 +493,8 @@ struct kube_lease {
 	struct kube_lease_record observed; /* last one seen */
 	bool seen;			   /* there is one */
 	uint64_t observed_ns;		   /* local time at which it changed */
-	uint64_t try_ns;		   /* at which the try in progress began */
-	uint64_t renewed_ns;		   /* at which the last try that succeeded began */
+	uint64_t try_ns;		   /* at which the write in progress, or the try, began */
+	uint64_t renewed_ns;		   /* at which the last write that succeeded began */
 	bool leading;
 	bool fast; /* the write in progress is by the remembered version */
 };
@@ -518,12 +518,14 @@ enum kube_lease_action kube_lease_got(struct kube_lease *lease,
 /* The answer to CREATE or UPDATE of record. */
 enum kube_lease_action kube_lease_wrote(
 	struct kube_lease *lease, bool ok, const struct kube_lease_record *record, uint64_t now);
-/* Until the next try, from the end of this one. */
+/* Until the next try: from the beginning of this one's write for the leader, else from its end. */
 uint64_t kube_lease_delay_ns(const struct kube_lease *lease, double random);
 /* Leading, and the last renewal began less than renew_ms ago. Nobody else can hold it then. */
 bool kube_lease_valid(const struct kube_lease *lease, uint64_t now);
-/* When leading ends unless it is renewed before. */
+/* When leading ends unless it is renewed before; it may not write any more by then. */
 uint64_t kube_lease_deadline_ns(const struct kube_lease *lease);
+/* How long that is from a renewal: between renew_ms and lease_ms, 12500. */
+uint32_t kube_lease_span_ms(const struct kube_lease_config *config);
 /* What to write over found to give it up; false: it is not ours. */
 bool kube_lease_release(const struct kube_lease *lease, const struct kube_lease_record *found,
 	uint64_t wall_ns, struct kube_lease_record *ret_record);

@@ -3,9 +3,13 @@
  * client-go's tryAcquireOrRenew, cut at its requests. Times of others are compared for equality
  * alone: what counts is when this process saw them change (R3.7).
  *
- * Our own renewals count from when their try began, not from when its answer came: another process
- * sees the new renewTime at that moment at the earliest, so that it waits at least as long as we
- * believe.
+ * Our own renewals count from when their write began, not from when its answer came: another
+ * process sees the new renewTime at that moment at the earliest, so that it waits at least as long
+ * as we believe.
+ *
+ * What client-go does at once is two things here: renew_ms after a renewal nothing is written any
+ * more, and half of what is left of the lease later it is lost. In between is time for an API
+ * server that takes half of renew_ms for each answer: such a leader pauses, and goes on.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -163,7 +167,7 @@ static bool unexpired(const struct kube_lease *l, uint64_t now)
 
 static enum kube_lease_action finish(struct kube_lease *l, uint64_t now)
 {
-	if (l->leading && !kube_lease_valid(l, now)) {
+	if (l->leading && now >= kube_lease_deadline_ns(l)) {
 		l->leading = false;
 		return KUBE_LEASE_LOST;
 	}
@@ -186,6 +190,8 @@ enum kube_lease_action kube_lease_try(
 enum kube_lease_action kube_lease_got(struct kube_lease *l, const struct kube_lease_record *found,
 	bool missing, uint64_t now, uint64_t wall_ns, struct kube_lease_record *ret_record)
 {
+	/* counts from the write, which is yet to come, not from what was read before it */
+	l->try_ns = now;
 	if (missing) {
 		*ret_record = record_now(l, wall_ns);
 		return KUBE_LEASE_CREATE;
@@ -213,7 +219,7 @@ enum kube_lease_action kube_lease_wrote(
 		bool again = l->fast;
 
 		l->fast = false;
-		return again && kube_lease_valid(l, now) ? KUBE_LEASE_GET : finish(l, now);
+		return again && now < kube_lease_deadline_ns(l) ? KUBE_LEASE_GET : finish(l, now);
 	}
 	observe(l, record, now);
 	l->fast = false;
@@ -236,12 +242,17 @@ uint64_t kube_lease_delay_ns(const struct kube_lease *l, double random)
 
 bool kube_lease_valid(const struct kube_lease *l, uint64_t now)
 {
-	return l->leading && now < kube_lease_deadline_ns(l);
+	return l->leading && now < l->renewed_ns + l->config.renew_ms * MS;
 }
 
 uint64_t kube_lease_deadline_ns(const struct kube_lease *l)
 {
-	return l->renewed_ns + l->config.renew_ms * MS;
+	return l->renewed_ns + kube_lease_span_ms(&l->config) * MS;
+}
+
+uint32_t kube_lease_span_ms(const struct kube_lease_config *config)
+{
+	return config->renew_ms + (config->lease_ms - config->renew_ms) / 2;
 }
 
 bool kube_lease_release(const struct kube_lease *l, const struct kube_lease_record *found,

@@ -8,6 +8,7 @@
 #define MS_NS	      UINT64_C(1000000)
 #define CONTACT_NS    (60 * KUBE_SECOND) /* a watch that is being made anew may take so long */
 #define RESYNC_JITTER 0.1
+#define UNCERTAIN_MS  200
 
 bool is_transient(enum kube_result result)
 {
@@ -106,10 +107,14 @@ struct json_object *current_set(struct reconciler *r)
 
 /* ---- queues ---- */
 
-static bool may_work(const struct reconciler *r)
+static bool has_work(const struct reconciler *r)
 {
-	return r->leading && !r->draining && reconciler_synced(r) &&
-	       (!r->options.may_act || r->options.may_act(r->options.ctx));
+	return r->leading && !r->draining && reconciler_synced(r);
+}
+
+static bool may_act(const struct reconciler *r)
+{
+	return !r->options.may_act || r->options.may_act(r->options.ctx);
 }
 
 static void set_wake(struct reconciler *r, uint64_t now)
@@ -120,8 +125,11 @@ static void set_wake(struct reconciler *r, uint64_t now)
 		at = MIN(at, kube_queue_next_ns(r->loaders));
 	if (!r->report.running)
 		at = MIN(at, kube_queue_next_ns(r->statuses));
-	if (at == UINT64_MAX || !may_work(r))
+	if (at == UINT64_MAX || !has_work(r))
 		return;
+	/* the lease is renewed in a moment, or it is lost */
+	if (!may_act(r))
+		at = MAX(at, now + UNCERTAIN_MS * MS_NS);
 	if (loop_set_timer(r->wake, at > now ? (at - now) / MS_NS + 1 : 1, 0))
 		log_error("the timer cannot be set");
 }
@@ -145,8 +153,10 @@ static void on_wake(void *ctx)
 	uint64_t now = kube_now_ns();
 	char key[KUBE_KEY_MAX];
 
-	if (!may_work(r))
+	if (!has_work(r) || !may_act(r)) {
+		set_wake(r, now);
 		return;
+	}
 	if (!r->pass.running && kube_queue_take(r->loaders, now, key))
 		pass_begin(r);
 	if (!r->report.running && kube_queue_take(r->statuses, now, key))

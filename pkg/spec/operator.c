@@ -170,8 +170,8 @@ static const struct spec_option options[] = {
 		.min = SECONDS / 2,
 		.max = 60 * MINUTES,
 		.group = GROUP_LEADER,
-		.help = "How long a leader tries to renew its lease before it gives up and ends. "
-			"Less than --lease-duration.",
+		.help = "How long after the last renewal of its lease a leader still writes. Half of "
+			"what is left of --lease-duration later it gives up and ends.",
 		FIELD(renew_ms),
 	},
 	{

@@ -970,6 +970,11 @@ def lease_server():
     return server, objects
 
 
+def locked(objects, request):
+    with objects.lock:
+        return objects.handle(request)
+
+
 def elect(d, name, times=TIMES, offset=0):
     d.say(f"elect ops operator {name} {times} {offset}")
 
@@ -1094,6 +1099,25 @@ def short_trouble_of_a_leader():
         count = len(objects.writes)
         until(lambda: len(objects.writes) > count + 3, "renewals go on")
         check(not any(line.startswith("lost") for line in d.seen) and d.ask("lease")["leading"])
+
+
+@case
+def slow_api_for_a_leader():
+    """Each answer takes half of what a renewal is good for, as 5 s of 10 s: it pauses at most, but the lease is kept."""
+    server, objects = lease_server()
+    with server:
+        with Driver(server.url) as d:
+            objects.fail = lambda request: slow(2, lambda r, conn: conn.json(*locked(objects, r)))
+            elect(d, "one", "8000 4000 500")
+            d.until("leading")
+            start = time.monotonic()
+            while time.monotonic() - start < 10:
+                check(d.ask("lease")["leading"], d.seen[-5:])
+                time.sleep(0.1)
+            until(lambda: d.ask("lease")["may_write"], "it may write")
+            check(not [line for line in d.seen if line.startswith("lost")])
+            check(objects.objects[LEASE]["spec"]["leaseTransitions"] == 0 and 4 <= len(objects.writes) <= 8, len(objects.writes))
+            objects.fail = None
 
 
 @case

@@ -1013,6 +1013,22 @@ def two_operators():
 
 
 @scenario
+def slow_api():
+    """Each answer takes half of the renew deadline, as 5 s of 10 s: slowly it comes to what it should, under one lease."""
+    with Test() as t:
+        t.api.fault = lambda verb, resource, key: ("slow", 2)
+        o = t.operator("--lease-duration=8s", "--renew-deadline=4s", "--retry-period=500ms", leader=True)
+        t.api.dump("web", interfaces=["a"], callback="http://x/")
+        until("Ready", lambda: t.state("default/web", "Ready") == "True/AllNodesReady", 2 * DEADLINE)
+        t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(interfaces=["b"]))
+        until("the change", lambda: "--interface=b" in t.args())
+        until("its status", lambda: t.condition("default/web", "Ready")["observedGeneration"] == 2, 2 * DEADLINE)
+        assert o.process.poll() is None and t.api.get("leases", LEASE)["spec"]["leaseTransitions"] == 0
+        assert t.api.calls("create", "leases") == 1 and t.api.calls("create", "secrets") == 1
+        assert o.kill(signal.SIGTERM) == 0, o.log
+
+
+@scenario
 def clocks_that_jump():
     """The leader's and the standby's, by hours and back: the lease stays where it is and is renewed, and all goes on."""
     library = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")

@@ -1177,14 +1177,16 @@ START_TEST(lease_renewed_fast)
 	ck_assert_int_eq(w.transitions, 0);
 	/* an answer that took 3 s: the lease counts from the question */
 	ck_assert_int_eq(kube_lease_wrote(&l, true, &w, T0 + 5 * S), KUBE_LEASE_WAIT);
-	ck_assert_uint_eq(kube_lease_deadline_ns(&l), T0 + 12 * S);
+	ck_assert(kube_lease_valid(&l, T0 + 12 * S - 1));
+	ck_assert(!kube_lease_valid(&l, T0 + 12 * S));
+	ck_assert_uint_eq(kube_lease_deadline_ns(&l), T0 + 14500 * MS);
 	/* the fast path fails: read, then write over what is there */
 	ck_assert_int_eq(kube_lease_try(&l, T0 + 6 * S, WALL + 6 * S, &w), KUBE_LEASE_UPDATE);
 	ck_assert_int_eq(kube_lease_wrote(&l, false, &w, T0 + 6 * S), KUBE_LEASE_GET);
 	ck_assert_int_eq(kube_lease_got(&l, &l.observed, false, T0 + 6 * S, WALL + 6 * S, &w),
 		KUBE_LEASE_UPDATE);
 	ck_assert_int_eq(kube_lease_wrote(&l, true, &w, T0 + 6 * S), KUBE_LEASE_WAIT);
-	ck_assert_uint_eq(kube_lease_deadline_ns(&l), T0 + 16 * S);
+	ck_assert_uint_eq(kube_lease_deadline_ns(&l), T0 + 18500 * MS);
 	ck_assert_uint_eq(kube_lease_delay_ns(&l, 0.99), 2 * S);
 }
 END_TEST
@@ -1194,7 +1196,7 @@ START_TEST(lease_lost)
 	struct kube_lease l = leader("me", T0);
 	struct kube_lease_record w, other = held_by("other", "x");
 
-	for (int i = 2; i < 10; i += 2) {
+	for (int i = 2; i < 12; i += 2) {
 		ck_assert_int_eq(
 			kube_lease_try(&l, T0 + (uint64_t)i * S, WALL, &w), KUBE_LEASE_UPDATE);
 		ck_assert_int_eq(
@@ -1203,9 +1205,10 @@ START_TEST(lease_lost)
 			KUBE_LEASE_WAIT);
 		ck_assert(l.leading);
 	}
+	ck_assert(!kube_lease_valid(&l, T0 + 10 * S));
 	/* a try that began in time and ended too late */
-	ck_assert_int_eq(kube_lease_try(&l, T0 + 10 * S - 1, WALL, &w), KUBE_LEASE_UPDATE);
-	ck_assert_int_eq(kube_lease_wrote(&l, false, &w, T0 + 11 * S), KUBE_LEASE_LOST);
+	ck_assert_int_eq(kube_lease_try(&l, T0 + 12500 * MS - 1, WALL, &w), KUBE_LEASE_UPDATE);
+	ck_assert_int_eq(kube_lease_wrote(&l, false, &w, T0 + 12500 * MS), KUBE_LEASE_LOST);
 	ck_assert(!l.leading);
 	/* asleep for too long: known before anything is sent */
 	l = leader("me", T0);
@@ -1216,6 +1219,29 @@ START_TEST(lease_lost)
 	ck_assert_int_eq(kube_lease_wrote(&l, false, &w, T0 + 2 * S), KUBE_LEASE_GET);
 	ck_assert_int_eq(kube_lease_got(&l, &other, false, T0 + 2 * S, WALL, &w), KUBE_LEASE_LOST);
 	ck_assert(!kube_lease_valid(&l, T0 + 2 * S));
+}
+END_TEST
+
+/* Each answer takes 6 s: it is kept, with pauses in which nothing is written. */
+START_TEST(lease_of_a_slow_server)
+{
+	struct kube_lease l = lease_of("me");
+	struct kube_lease_record w;
+	uint64_t now = T0;
+
+	ck_assert_int_eq(kube_lease_try(&l, now, WALL, &w), KUBE_LEASE_GET);
+	now += 6 * S;
+	/* from when it is written, not from when it was asked for */
+	ck_assert_int_eq(kube_lease_got(&l, NULL, true, now, WALL, &w), KUBE_LEASE_CREATE);
+	for (int i = 0; i < 5; i++) {
+		now += 6 * S;
+		ck_assert_int_eq(kube_lease_wrote(&l, true, &w, now), KUBE_LEASE_WAIT);
+		ck_assert(kube_lease_valid(&l, now + 4 * S - 1));
+		ck_assert(!kube_lease_valid(&l, now + 4 * S));
+		ck_assert_int_eq(kube_lease_try(&l, now, WALL, &w), KUBE_LEASE_UPDATE);
+	}
+	/* nobody else has it by then */
+	ck_assert_uint_lt(kube_lease_deadline_ns(&l), l.renewed_ns + 15 * S);
 }
 END_TEST
 
@@ -1582,6 +1608,7 @@ int main(void)
 	ADD(lease_by_the_holders_duration);
 	ADD(lease_renewed_fast);
 	ADD(lease_lost);
+	ADD(lease_of_a_slow_server);
 	ADD(lease_written_too_late);
 	ADD(lease_released);
 	ADD(lease_delays);
