@@ -80,6 +80,29 @@ $(B)/ebpfdump-$(1): $(patsubst %.c,$(B)/%.o,$(wildcard cmd/$(1)/*.c)) $(LIB)
 endef
 $(foreach p,$(patsubst cmd/%/main.c,%,$(wildcard cmd/*/main.c)),$(eval $(call program_rule,$(p))))
 
+# The operator as its image has it: libcurl and libmicrohttpd made for plain HTTP (hack/lean.sh) and linked in. They bring their own
+# headers, hence a tree of its own, of the rooms that it uses. LEAN=FOLDER: such libraries from elsewhere.
+LEAN     ?=
+LEAN_B   := $(B)/lean
+LEAN_OBJ := $(patsubst %.c,$(LEAN_B)/%.o,$(wildcard cmd/operator/*.c $(addprefix pkg/,$(addsuffix /*.c,base spec kube operator telemetry))))
+
+lean: ## build the operator as its image has it, build/lean/ebpfdump-operator
+	@lean='$(LEAN)'; [ -n "$$lean" ] || lean=$$(hack/lean.sh) && \
+		$(MAKE) --no-print-directory LEAN="$$lean" $(LEAN_B)/ebpfdump-operator
+
+ifneq ($(LEAN),)
+$(shell mkdir -p $(LEAN_B); [ "$$(cat $(LEAN_B)/.flags 2>/dev/null)" = '$(LEAN)' ] || echo '$(LEAN)' >$(LEAN_B)/.flags)
+
+$(LEAN_B)/%.o: %.c $(FLAGS_STAMP) $(LEAN_B)/.flags
+	$(call say,LEANCC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -isystem $(LEAN)/include $(CPPFLAGS) -MMD -MP -c $< -o $@
+
+$(LEAN_B)/ebpfdump-operator: $(LEAN_OBJ)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LEAN)/lib/libmicrohttpd.a $(LEAN)/lib/libcurl.a -Wl,--as-needed -ljson-c -lpthread -o $@
+endif
+
 run: ## install what is missing, build, and capture this machine's HTTP (ARGS='--interface lo')
 	@hack/deps.sh build
 	@hack/mounts.sh
@@ -213,6 +236,6 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
 
-.PHONY: all run demo install install-crd unit fuzz test docs crd check-docs format lint clean help
--include $(LIB_OBJ:.o=.d) $(patsubst %,$(B)/%.d,$(basename $(wildcard cmd/*/*.c test/*/*.c)))
+.PHONY: all lean run demo install install-crd unit fuzz test docs crd check-docs format lint clean help
+-include $(LIB_OBJ:.o=.d) $(LEAN_OBJ:.o=.d) $(patsubst %,$(B)/%.d,$(basename $(wildcard cmd/*/*.c test/*/*.c)))
 -include $(patsubst %.c,$(FUZZ_B)/%.d,$(FUZZ_SRC) $(LIB_SRC))

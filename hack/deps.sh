@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# usage: hack/deps.sh [build|test|bench|image]...
+# usage: hack/deps.sh [build|test|bench|image|lean]...
 # Installs what is missing for the purposes named (default: build), from Debian's packages. Needs root or
 # sudo, and only if something is missing. Services that packages bring are not started.
 set -eu
@@ -10,11 +10,14 @@ libssl-dev libjson-c-dev pkg-config'
 test="check curl ca-certificates nginx-light python3 iproute2 procps openssl socat valgrind
 qemu-system-x86 busybox-static cpio xz-utils dpkg prometheus clang-format cppcheck shellcheck git
 debootstrap python3-yaml gcc-aarch64-linux-gnu qemu-system-arm buildah nftables nodejs perl
-chromium fonts-dejavu-core jq faketime"
+chromium fonts-dejavu-core jq faketime dpkg-dev"
 bench='wrk nginx-light tcpdump ngrep tshark iproute2 python3 python3-requests curl procps'
 
 # inside the build of the images
 image='kubectl ca-certificates binutils'
+
+# hack/lean.sh: unpacks Debian's source packages
+lean='dpkg-dev'
 
 wanted=''
 for purpose in "${@:-build}"; do
@@ -23,7 +26,8 @@ for purpose in "${@:-build}"; do
 	test) wanted="$wanted $build $test" ;;
 	bench) wanted="$wanted $build $bench" ;;
 	image) wanted="$wanted $image" ;;
-	*) echo "deps.sh: unknown purpose '$purpose': build, test, bench or image" >&2; exit 2 ;;
+	lean) wanted="$wanted $lean" ;;
+	*) echo "deps.sh: unknown purpose '$purpose': build, test, bench, image or lean" >&2; exit 2 ;;
 	esac
 done
 

@@ -57,7 +57,7 @@ suite() { # NAME COMMAND...
 
 # A suite is the target of make of its name, unless it says otherwise below.
 all=(lint build docs unit unit-san unit-tsan clang
-	replay receiver page kube operator plugin config
+	replay receiver page kube operator operator-lean plugin config
 	builds trixie arm64 images
 	native native-san callback feedback
 	api e2e

@@ -3,6 +3,8 @@
 # usage: hack/images/root.sh FOLDER PROGRAM...
 # Makes FOLDER what the root of an image from scratch is: the programs in /usr/bin, the shared libraries that they need where they
 # look for them, certificates, accounts, and nothing else. Part of the build of hack/images/Dockerfile.
+#
+#   LINKED  folder of hack/lean.sh's libraries, where a program is linked with them: their licences and versions go along
 set -eu
 [ $# -ge 2 ] || { echo 'usage: hack/images/root.sh FOLDER PROGRAM...' >&2; exit 2; }
 root=$1
@@ -38,3 +40,7 @@ install -m 644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 # What the licences ask for.
 install -D -m 644 LICENSE.txt "$root/usr/share/doc/ebpfdump/LICENSE.txt"
 install -D -m 644 bpf/LICENSE.txt "$root/usr/share/doc/ebpfdump/LICENSE.bpf.txt"
+if [ -n "${LINKED:-}" ]; then
+	cp -r "$LINKED/share/doc/." "$root/usr/share/doc/"
+	install -m 644 "$LINKED/versions" "$root/usr/share/doc/ebpfdump/linked"
+fi

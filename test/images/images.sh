@@ -83,6 +83,13 @@ for image in "$@"; do
 	{ echo "/usr/bin/ebpfdump-$image"; [ "$image" != operator ] || echo /usr/bin/kubectl; } | sort |
 		run diff - "$work/programs"
 	result $? "$image: no other programs than its own"
+	if [ "$image" = operator ]; then
+		find "$root" -name '*.so*' -printf '%f\n' | sort -u >"$work/log"
+		grep -qx 'libjson-c\.so\.5' "$work/log" && ! grep -vxE '(libc|libresolv|libpthread|libdl)\.so\.[0-9]|libjson-c\.so\.5|ld-linux-.*' "$work/log"
+		result $? "$image: no library but C's and json-c's: $(tr '\n' ' ' <"$work/log")"
+		run cat "$root"/usr/share/doc/{curl,libmicrohttpd}/COPYING "$root/usr/share/doc/ebpfdump/linked" && grep -q '^curl [0-9]' "$work/log"
+		result $? "$image: licences and versions of what is linked in"
+	fi
 	run buildah run "$container" -- "/usr/bin/ebpfdump-$image" --version
 	grep -q "^ebpfdump-$image [0-9]" "$work/log"
 	result $? "$image: --version"
