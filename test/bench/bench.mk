@@ -21,7 +21,7 @@ $(B)/test/bench/bench-%: $(B)/test/bench/%.o $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
 
-bench-programs: all $(B)/test/callback/driver $(BENCH_PROGRAMS)
+bench-programs: all lean $(B)/test/callback/driver $(BENCH_PROGRAMS)
 
 bench: ## install what is missing, measure, print a table (PARTS='kernel replay web memory callback spool kube operator vm' for some)
 	@hack/deps.sh test bench
