@@ -1334,9 +1334,9 @@ def run_one(fn):
 def main():
     chosen = [s for s in scenarios if not sys.argv[2:] or s.__name__ in sys.argv[2:]]
     # the long ones among the first: the others fill the time
-    first = ("trouble", "pod_security", "proxy_that_hangs", "crash_points_of_a_leader", "back_after_long", "ends_at_every_call", "crash_points")
+    first = ("trouble", "pod_security", "slow_api", "proxy_that_hangs", "crash_points_of_a_leader", "back_after_long", "ends_at_every_call", "crash_points")
     chosen.sort(key=lambda s: first.index(s.__name__) if s.__name__ in first else len(first))
-    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
         results = list(pool.map(run_one, chosen))
     print("%d passed, %d failed" % (sum(results), len(results) - sum(results)))
     sys.exit(0 if results and all(results) else 1)
