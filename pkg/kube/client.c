@@ -688,14 +688,25 @@ static int copy(char **out, const char *text)
 	return *out ? 0 : -ENOMEM;
 }
 
+/* Without slashes at its end: the proxy sends "//apis" elsewhere. */
+static int copy_url(char **out, const char *url)
+{
+	size_t len = strlen(url);
+
+	while (len > 0 && url[len - 1] == '/')
+		len--;
+	*out = strndup(url, len);
+	return *out ? 0 : -ENOMEM;
+}
+
 static int set_up_client(struct kube_client *c)
 {
 	const struct kube_client_options *o = &c->options;
 	int r = 0;
 
-	if (copy(&c->url, o->url	   ? o->url
-			  : o->unix_socket ? URL_UNIX
-					   : URL_TCP) < 0 ||
+	if (copy_url(&c->url, o->url	       ? o->url
+			      : o->unix_socket ? URL_UNIX
+					       : URL_TCP) < 0 ||
 		copy(&c->user_agent, o->user_agent ? o->user_agent
 						   : "ebpfdump-operator/" EBPFDUMP_VERSION) < 0 ||
 		(o->unix_socket && copy(&c->unix_socket, o->unix_socket) < 0))

@@ -45,6 +45,7 @@ struct kube_reflector {
 	struct kube_frames frames;
 	bool have_frames;
 	struct kube_watch_end end; /* what is known of it so far */
+	int64_t error_wait_s;	   /* that its ERROR event asked for; 0: nothing */
 	uint64_t watch_began_ns, last_byte_ns;
 	uint64_t healthy_since_ns; /* of watches without a failure; 0: not now */
 	bool next_is_watch;	   /* behind the backoff */
@@ -498,6 +499,7 @@ static int take_error(struct kube_reflector *r, const struct json_object *object
 	kube_status_parse(object, &status);
 	r->end.error_event = true;
 	r->end.result = status.present ? kube_classify_status(&status) : KUBE_BAD_ANSWER;
+	r->error_wait_s = status.retry_after_s;
 	set_problem(r, r->end.result,
 		status.present ? status.message : "an ERROR event without a Status");
 	return -ECANCELED;
@@ -658,7 +660,7 @@ static void on_end(void *ctx, const struct kube_response *response)
 		r->info.cut_events++;
 		log_debug("kube: %s: the watch ended in the middle of an event", r->path);
 	}
-	watch_ended(r, response->error, response->retry_after_s);
+	watch_ended(r, response->error, MAX(response->retry_after_s, r->error_wait_s));
 }
 
 static int watch_query(const struct kube_reflector *r, uint32_t seconds, struct buf *out)
@@ -690,6 +692,7 @@ static void start_watch(struct kube_reflector *r)
 	r->end = (struct kube_watch_end){.short_before = r->end.short_before,
 		.connect_tries = r->end.connect_tries,
 		.internal_errors = r->end.internal_errors};
+	r->error_wait_s = 0;
 	r->info.phase = KUBE_CONNECTING;
 	r->info.watches++;
 	n = kube_frames_init(&r->frames, KUBE_EVENT_MAX);

@@ -75,6 +75,29 @@ static bool refused(struct reconciler *r, const struct json_object *set)
 	return now - r->short_since_ns >= REFUSED_NS;
 }
 
+/* Whether what is known is about this EbpfDump and its present spec. */
+static bool is_about(const struct operator_facts *facts, const struct json_object *dump)
+{
+	return strcmp(facts->uid, kube_get_string(dump, "metadata.uid")) == 0 &&
+	       facts->generation == kube_get_int(dump, "metadata.generation", 0);
+}
+
+/* Why loaders are not ready: as it was, if that was not asked this time. */
+static void explain(struct reconciler *r, const struct json_object *set, bool missing)
+{
+	struct pass *p = &r->pass;
+	struct operator_trouble *t = &p->facts.trouble;
+
+	if (p->explain_in_ns && is_about(&r->facts, p->winner))
+		*t = r->facts.trouble;
+	else
+		operator_find_trouble(set, p->pods, p->events, missing, t);
+	/* it may be the loaders' key that somebody deleted */
+	if (t->reason && (strcmp(t->reason, "MountFailed") == 0 ||
+				 strcmp(t->reason, "ConfigurationFailed") == 0))
+		r->secret_known = false;
+}
+
 /* What was found out about the accepted one; of a failed pass only what a failure itself says. */
 static void keep_facts(struct reconciler *r)
 {
@@ -85,14 +108,14 @@ static void keep_facts(struct reconciler *r)
 	if (!p->winner || !p->valid || (p->view.failed && !said))
 		return;
 	missing = refused(r, set);
+	if (!said && set && !operator_rolled_out(set))
+		explain(r, set, missing);
 	json_object_put(r->facts.daemonset);
 	r->facts = p->facts;
 	snprintf(r->facts.uid, sizeof(r->facts.uid), "%s",
 		kube_get_string(p->winner, "metadata.uid"));
 	r->facts.generation = kube_get_int(p->winner, "metadata.generation", 0);
 	r->facts.daemonset = said ? NULL : json_object_get(set);
-	if (!said && set && !operator_rolled_out(set))
-		operator_find_trouble(set, p->pods, p->events, missing, &r->facts.trouble);
 }
 
 static enum kube_outcome outcome_of(struct reconciler *r, uint64_t *ret_after)
@@ -113,7 +136,7 @@ static enum kube_outcome outcome_of(struct reconciler *r, uint64_t *ret_after)
 		return KUBE_AGAIN;
 	}
 	if (p->winner && p->valid && !operator_rolled_out(current_set(r))) {
-		*ret_after = poll_after(r);
+		*ret_after = p->explain_in_ns ? p->explain_in_ns : poll_after(r);
 		return KUBE_AGAIN;
 	}
 	r->polls = 0;
@@ -610,15 +633,31 @@ static void note_conflict(struct reconciler *r)
 		log_warn("%s", f->problem_text);
 }
 
+/* What shall be done next. */
+static enum operator_action next(struct reconciler *r)
+{
+	struct pass *p = &r->pass;
+	enum operator_action action;
+
+	if (r->draining)
+		p->view.failed = true;
+	look(r);
+	action = operator_next(&p->view);
+	if (action != OPERATOR_LIST_PODS || p->pages > 0)
+		return action;
+	p->explain_in_ns = kube_bucket_take(&r->explain, kube_now_ns());
+	if (p->explain_in_ns == 0)
+		return action;
+	p->view.pods_asked = p->view.events_asked = true;
+	return operator_next(&p->view);
+}
+
 static void step(struct reconciler *r)
 {
 	struct pass *p = &r->pass;
 	int err;
 
-	if (r->draining)
-		p->view.failed = true;
-	look(r);
-	p->action = operator_next(&p->view);
+	p->action = next(r);
 	if (p->action == OPERATOR_FINISH) {
 		note_conflict(r);
 		finish(r);

@@ -9,6 +9,13 @@
 #define CONTACT_NS    (60 * KUBE_SECOND) /* a watch that is being made anew may take so long */
 #define RESYNC_JITTER 0.1
 #define UNCERTAIN_MS  200
+/* A roll-out over many nodes changes the DaemonSet many times a second: neither why pods are not
+ * ready is asked that often, nor is the status written. Nor does it end in a storm when operators
+ * of two installations contradict each other. */
+#define EXPLAIN_RATE  0.2
+#define EXPLAIN_BURST 2
+#define SAY_RATE      1
+#define SAY_BURST     5
 
 bool is_transient(enum kube_result result)
 {
@@ -345,6 +352,8 @@ static int set_up(struct reconciler *r)
 
 	/* operators that were started together do not ask together */
 	resync += (uint64_t)((double)resync * RESYNC_JITTER * kube_random());
+	kube_bucket_init(&r->explain, EXPLAIN_RATE, EXPLAIN_BURST, kube_now_ns());
+	kube_bucket_init(&r->say, SAY_RATE, SAY_BURST, kube_now_ns());
 	r->written = json_object_new_object();
 	if (err == 0 && !r->written)
 		err = -ENOMEM;

@@ -26,8 +26,9 @@ struct pass {
 	struct json_object *live; /* the winner, as the API server has it; NULL: none so far */
 	char *next_page;	  /* NULL: there is none */
 	uint32_t pages;
-	bool again_soon;       /* the cache is behind, or somebody was faster */
-	int64_t retry_after_s; /* that a failure's answer asked for; 0: nothing */
+	uint64_t explain_in_ns; /* pods and events were not read: not before then; 0: they were */
+	bool again_soon;	/* the cache is behind, or somebody was faster */
+	int64_t retry_after_s;	/* that a failure's answer asked for; 0: nothing */
 	struct kube_request *request;
 	enum operator_action action;
 };
@@ -63,6 +64,8 @@ struct reconciler {
 	char gone_uid[64];	     /* the DaemonSet whose end was seen last: no answer is newer */
 	struct json_object *written; /* key -> {rv, status}: newer than the cache */
 	uint32_t polls;		     /* passes in a row that found loaders not ready */
+	struct kube_bucket explain;  /* reads of pods and events */
+	struct kube_bucket say;	     /* statuses of the EbpfDump that is acted on */
 	uint64_t short_since_ns;     /* pods are fewer than wanted; 0: they are not */
 
 	struct operator_facts facts;

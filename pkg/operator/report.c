@@ -205,6 +205,12 @@ void report_begin(struct reconciler *r, const char *key)
 		finish(r, KUBE_DONE);
 		return;
 	}
+	if (err == 0 && dump == current_winner(r))
+		p->retry_after_ns = kube_bucket_take(&r->say, kube_now_ns());
+	if (p->retry_after_ns > 0) {
+		finish(r, KUBE_AGAIN);
+		return;
+	}
 	if (err == 0)
 		err = send_status(r);
 	if (err == 0)

@@ -115,6 +115,12 @@ static void judge(struct verdict *v, const struct operator_facts *facts)
 	}
 }
 
+/* What was cut to fit does not end in the middle of a character: the API takes none of it then. */
+static void cut(char *text)
+{
+	text[utf8_valid(text, strlen(text))] = '\0';
+}
+
 static void decide(struct verdict *v, const struct json_object *dump,
 	const struct json_object *winner, const char *invalid, const struct operator_facts *facts)
 {
@@ -205,6 +211,8 @@ int operator_status(const struct json_object *dump, const struct json_object *wi
 	int r;
 
 	decide(&v, dump, winner, invalid, facts);
+	cut(v.accepted_text);
+	cut(v.text);
 	make_int(&m, status, "observedGeneration", generation);
 	if (strcmp(v.accepted, "True") == 0) {
 		snprintf(nodes, sizeof(nodes), "%lld/%lld", (long long)v.counts.ready,

@@ -204,6 +204,15 @@ def list_then_watch():
 
 
 @case
+def a_slash_behind_the_address():
+    """"//apis" is another path: the proxy answers 301."""
+    with Server() as server, Driver(server.url + "/") as d:
+        d.reflect(QUICK)
+        target = until(lambda: server.requests, "a request")[0].target
+        check(target.startswith("/apis/"), target)
+
+
+@case
 def selectors_are_escaped():
     with play(items(10), options=QUICK + " labels=1") as (server, d):
         until(lambda: len(server.requests) == 2, "the watch")
@@ -339,6 +348,16 @@ def api_server_unreachable():
 @case
 def error_event_too_many():
     rewatches(watch(event("ERROR", status(429, "TooManyRequests"))))
+
+
+@case
+def error_event_that_asks_to_wait():
+    """It says so in its Status, for its headers are gone long since. The next one does not."""
+    wait = event("ERROR", status(429, "TooManyRequests", details={"retryAfterSeconds": 1}))
+    requests = rewatches(watch(wait), watch(event("ERROR", status(429, "TooManyRequests"))))
+    first, second, third = (r.at for r in requests[1:4])
+    check(second - first >= 0.95, second - first)
+    check(third - second < 0.95 + WAIT, third - second)
 
 
 @case

@@ -1320,6 +1320,87 @@ def flags():
     assert "--loader-privileged" in run("--help").stdout
 
 
+# ---- the API server is not to suffer ----
+
+
+@scenario
+def roll_out_over_many_nodes():
+    """The DaemonSet changes many times a second: neither pods are listed nor the status is written as often."""
+    with Test(nodes=None) as t:
+        t.operator()
+        t.api.dump("web")
+        until("the DaemonSet", t.set)
+        start, lists, writes = time.monotonic(), t.api.calls("list", "pods"), len(t.api.writes())
+        n = 0
+        while time.monotonic() - start < 4:
+            n += 1
+            t.api.change("daemonsets", SET, lambda s, n=n: s.update(status={
+                "observedGeneration": s["metadata"]["generation"], "desiredNumberScheduled": 5000, "currentNumberScheduled": 5000,
+                "updatedNumberScheduled": n, "numberReady": 4500, "numberAvailable": 4500}))
+            time.sleep(0.01)
+        took = time.monotonic() - start
+        lists, writes = t.api.calls("list", "pods") - lists, len(t.api.writes()) - writes
+        assert n > 50 and lists <= 2 + took / 5 + 1 and writes <= 5 + took + 1, (n, lists, writes, took)
+        # what was held back follows
+        until("the last of it", lambda: t.condition("default/web", "Ready")["message"].startswith("%d of 5000" % n))
+
+
+@scenario
+def two_installations():
+    """In two namespaces, which nobody wants: two DaemonSets, one status. They contradict each other without haste."""
+    with Test() as t:
+        play = t.api.roll_out
+
+        def roll_out(key, o):
+            t.api.numbers = {"numberReady": 1, "numberAvailable": 1} if key.startswith("other/") else {}
+            play(key, o)
+        t.api.roll_out = roll_out
+        t.operator()
+        t.operator("--namespace=other", name="op-2")
+        t.api.dump("web")
+        until("both", lambda: t.set() and t.api.get("daemonsets", "other/ebpfdump-loader"))
+        start = time.monotonic()
+        time.sleep(4)
+        writes = t.api.writes(since=start)
+        assert len(writes) <= 2 * (5 + time.monotonic() - start + 1), len(writes)
+
+
+# ---- what a user sees ----
+
+
+@scenario
+def refused_in_other_letters():
+    """A refusal whose text has to be cut, wherever a character ends."""
+    for shift in range(3):
+        with Test() as t:
+            t.api.fault = lambda verb, resource, key, n=shift: \
+                (lambda h: h.fail(403, "Forbidden", "x" * n + "\u2026" * 300)) if (verb, resource) == ("patch", "daemonsets") else None
+            t.operator()
+            t.api.dump("web")
+            until("it is said", lambda t=t: t.state("default/web", "Ready") == "False/ApplyFailed")
+            assert "x" * shift + "\u2026" in t.condition("default/web", "Ready")["message"]
+
+
+@scenario
+def key_deleted():
+    """The loaders' key goes: what runs has it, what comes waits for it, and that is cause enough to look."""
+    with Test() as t:
+        t.operator()
+        t.api.dump("web", callback="http://x.y/")
+        t.ready()
+        t.api.delete("secrets", NS + "/ebpfdump-marker-key")
+        t.api.put("pods", NS + "/p1", spec={"nodeName": "n1"}, status={
+            "conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]})
+        t.api.put("coreevents", NS + "/e1", type="Warning", reason="FailedMount", message='secret "ebpfdump-marker-key" not found',
+                  involvedObject={"uid": t.api.get("pods", NS + "/p1")["metadata"]["uid"]}, lastTimestamp=apiserver.now())
+        t.api.play(3, numberReady=2, numberAvailable=2)
+        until("why", lambda: t.state("default/web", "Ready") == "False/MountFailed")
+        until("a new key", lambda: t.api.get("secrets", NS + "/ebpfdump-marker-key"))
+        t.api.delete("pods", NS + "/p1")
+        t.api.play(3)
+        t.ready()
+
+
 def run_one(fn):
     start = time.monotonic()
     try:
