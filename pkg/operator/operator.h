@@ -106,7 +106,7 @@ int operator_keep_pods(struct json_object **kept, const struct json_object *page
 int operator_keep_events(struct json_object **kept, const struct json_object *page) MUST_CHECK;
 /* pods, events: lists of the namespace, or what was kept of them; NULL: not known. refused: pods
  * have been fewer than wanted for so long that an event tells why (R2.20), and not that one node is
- * new. */
+ * new; an event counts unless a pod was made since. */
 void operator_find_trouble(const struct json_object *daemonset, const struct json_object *pods,
 	const struct json_object *events, bool refused, struct operator_trouble *ret_trouble);
 /* Whether fewer pods are there than there shall be, as the DaemonSet's status says. */

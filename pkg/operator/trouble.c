@@ -61,6 +61,18 @@ static bool pod_condition_is(const struct json_object *pod, const char *type, co
 	return c && strcmp(kube_get_string(c, "status"), status) == 0;
 }
 
+/* When it was last seen; 0: it does not say. core/v1 or events.k8s.io. */
+static uint64_t event_time(const struct json_object *event)
+{
+	uint64_t at = 0;
+
+	if (kube_time_parse(kube_get_string(event, "lastTimestamp"), &at) < 0 &&
+		kube_time_parse(kube_get_string(event, "series.lastObservedTime"), &at) < 0 &&
+		kube_time_parse(kube_get_string(event, "eventTime"), &at) < 0)
+		return 0;
+	return at;
+}
+
 /* The newest event about the object, with this reason; NULL: none. */
 static struct json_object *newest_event(
 	const struct json_object *events, const char *uid, const char *reason)
@@ -71,19 +83,14 @@ static struct json_object *newest_event(
 
 	for (size_t i = 0; i < n; i++) {
 		struct json_object *e = json_object_array_get_idx(list, i);
-		/* core/v1 or events.k8s.io */
 		struct json_object *about = kube_get(e, "involvedObject");
-		uint64_t at = 0;
+		uint64_t at = event_time(e);
 
 		if (!about)
 			about = kube_get(e, "regarding");
 		if (strcmp(kube_get_string(about, "uid"), uid) != 0 ||
 			strcmp(kube_get_string(e, "reason"), reason) != 0)
 			continue;
-		if (kube_time_parse(kube_get_string(e, "lastTimestamp"), &at) < 0 &&
-			kube_time_parse(kube_get_string(e, "series.lastObservedTime"), &at) < 0 &&
-			kube_time_parse(kube_get_string(e, "eventTime"), &at) < 0)
-			at = 0;
 		if (!newest || at >= newest_at) {
 			newest = e;
 			newest_at = at;
@@ -158,9 +165,25 @@ bool operator_is_short(const struct json_object *daemonset)
 	       kube_get_int(daemonset, "status.desiredNumberScheduled", 0);
 }
 
+/* Whether a pod was made after that time: what was refused before is not any more. */
+static bool made_since(const struct json_object *pods, uint64_t at)
+{
+	struct json_object *list = kube_get(pods, "items");
+	size_t n = json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+	uint64_t made;
+
+	for (size_t i = 0; i < n; i++)
+		if (kube_time_parse(kube_get_string(json_object_array_get_idx(list, i),
+					    "metadata.creationTimestamp"),
+			    &made) == 0 &&
+			made > at)
+			return true;
+	return false;
+}
+
 /* Pods were not even made: quota, pod security. */
-static bool find_refusal(const struct json_object *daemonset, const struct json_object *events,
-	struct operator_trouble *out)
+static bool find_refusal(const struct json_object *daemonset, const struct json_object *pods,
+	const struct json_object *events, struct operator_trouble *out)
 {
 	struct json_object *event =
 		newest_event(events, kube_get_string(daemonset, "metadata.uid"), "FailedCreate");
@@ -168,7 +191,7 @@ static bool find_refusal(const struct json_object *daemonset, const struct json_
 	int64_t current = kube_get_int(daemonset, "status.currentNumberScheduled", 0);
 	char text[TEXT_MAX + 4];
 
-	if (!event || !operator_is_short(daemonset))
+	if (!event || !operator_is_short(daemonset) || made_since(pods, event_time(event)))
 		return false;
 	put_text(text, sizeof(text), event_text(event));
 	out->reason = "PodsRejected";
@@ -195,7 +218,7 @@ static void share(struct maker *m, struct json_object *out, const struct json_ob
 
 static bool small_pod(struct maker *m, struct json_object *out, const struct json_object *pod)
 {
-	static const char *const metadata[] = {"name", "uid", NULL},
+	static const char *const metadata[] = {"name", "uid", "creationTimestamp", NULL},
 				 *const spec[] = {"nodeName", NULL},
 				 *const status[] = {"conditions", "containerStatuses", NULL};
 
@@ -271,7 +294,7 @@ void operator_find_trouble(const struct json_object *daemonset, const struct jso
 	char text[TEXT_MAX + 4];
 
 	*ret_trouble = (struct operator_trouble){0};
-	if (refused && find_refusal(daemonset, events, ret_trouble))
+	if (refused && find_refusal(daemonset, pods, events, ret_trouble))
 		return;
 	for (size_t i = 0; i < n; i++) {
 		struct json_object *pod = json_object_array_get_idx(list, i);

@@ -337,6 +337,13 @@ START_TEST(trouble)
 			"PodSecurity\"},{\"involvedObject\":{\"uid\":\"s\"},\"reason\":\"FailedCreate\","
 			"\"lastTimestamp\":\"2026-01-01T00:00:01Z\",\"message\":\"old\"}]}",
 			"PodsRejected", "2 of 3 loaders are refused: violates PodSecurity"},
+		/* a pod was made since: a long rollout, and the refusal is an old one */
+		{"{\"metadata\":{\"uid\":\"s\"},\"status\":{\"desiredNumberScheduled\":3,"
+		 "\"currentNumberScheduled\":1}}",
+			"{\"items\":[{\"metadata\":{\"creationTimestamp\":\"2026-01-01T00:00:03Z\"}}]}",
+			"{\"items\":[{\"involvedObject\":{\"uid\":\"s\"},\"reason\":\"FailedCreate\","
+			"\"lastTimestamp\":\"2026-01-01T00:00:02Z\",\"message\":\"old\"}]}",
+			NULL, ""},
 		/* all pods are there: what was refused is over */
 		{"{\"metadata\":{\"uid\":\"s\"},\"status\":{\"desiredNumberScheduled\":1,"
 		 "\"currentNumberScheduled\":1}}",
