@@ -27,6 +27,6 @@ bench: ## install what is missing, measure, print a table (PARTS='kernel replay 
 	@hack/deps.sh test bench
 	@hack/mounts.sh
 	@$(MAKE) --no-print-directory bench-programs
-	$(Q)$(SUDO) test/bench/bench.py --build $(B) --json $(B)/bench.json $(PARTS)
+	$(Q)$(SUDO) $(if $(OPERATOR_SECONDS),env OPERATOR_SECONDS=$(OPERATOR_SECONDS)) test/bench/bench.py --build $(B) --json $(B)/bench.json $(PARTS)
 
 .PHONY: bench bench-programs

@@ -3,7 +3,8 @@
 # usage: test/operator/lean.sh [SCENARIO...]
 #
 # The operator as its image has it, of hack/lean.sh's libraries: what it needs, and the scenarios named against the scripted API server;
-# default: those that go through the two libraries' ways (all of them, with the shared ones: `make test-operator`). Sources that cannot be had are a failure if CI=true, else skipped, aloud. Ends with `N passed, N failed`.
+# default: those that go through the two libraries' ways (all of them, with the shared ones: `make test-operator`). Sources that cannot
+# be had are a failure if CI=true, else skipped, aloud. Ends with `N passed, N failed`.
 #
 #   BUILD, EBPFDUMP_CACHE  as for make and hack/lean.sh
 set -uo pipefail
@@ -64,7 +65,7 @@ result $? 'it is compiled with the headers of these libraries'
 ! grep -qaE 'OpenSSL|GnuTLS|gss_init_sec_context|ldap_init|ftp://' "$program"
 result $? 'there is no TLS, Kerberos, LDAP or FTP in it'
 
-[ $# -gt 0 ] || set -- life drift server_away storm_of_410 garbage slow_api proxy ends_with_a_request_that_hangs two_operators many telemetry flags
+[ $# -gt 0 ] || set -- life drift server_away storm_of_410 garbage proxy ends_with_a_request_that_hangs two_operators many telemetry flags
 test/operator/operator.py "$program" "$@" | tee "$work/log"
 read -r p f < <(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed.*/\1 \2/p' "$work/log" | tail -n 1)
 [ "${p:-0}" -gt 0 ] || f=1

@@ -3,7 +3,8 @@
 """usage: measure.py OPERATOR [SECONDS]
 
 The operator's numbers against the scripted API server, as a table; SECONDS (default 30) is how long the steady state is watched.
-JSON with --json FILE.
+JSON with --json FILE. OPERATOR is build/lean/ebpfdump-operator (`make lean`), which is what the image has; --beside
+build/ebpfdump-operator adds the memory of that one, of the machine's shared libraries.
 """
 import argparse
 import json
@@ -79,7 +80,7 @@ def dump(api, n):
              callback="http://receiver.example.com:8090/ingest", bodyBytes=4096, redactHeaders=["Authorization", "Cookie"])
 
 
-def measure(program, seconds):
+def measure(program, seconds, steady=True):
     out = {}
     api = apiserver.Server(nodes=3)
     api.put("deployments", NS + "/ebpfdump-operator", spec={})
@@ -89,13 +90,14 @@ def measure(program, seconds):
     time.sleep(2)
     out["memory, 1 EbpfDump (MiB)"] = memory(operator.pid), 6
     out["of it its own, no library's file (MiB)"] = memory(operator.pid, "RssAnon"), 6
-    calls, used, began = len(api.log), cpu(operator.pid), time.monotonic()
-    time.sleep(seconds)
-    took = time.monotonic() - began
-    out["CPU idle (% of a core)"] = (cpu(operator.pid) - used) / took * 100, 0.1
-    out["requests/s, steady"] = (len(api.log) - calls) / took, 1
-    out["writes but the lease, steady"] = len(api.writes(since=began, events=True)), 0
-    out["apply to DaemonSet written, median (ms)"] = latency(api), 100
+    if steady:
+        calls, used, began = len(api.log), cpu(operator.pid), time.monotonic()
+        time.sleep(seconds)
+        took = time.monotonic() - began
+        out["CPU idle (% of a core)"] = (cpu(operator.pid) - used) / took * 100, 0.1
+        out["requests/s, steady"] = (len(api.log) - calls) / took, 1
+        out["writes but the lease, steady"] = len(api.writes(since=began, events=True)), 0
+        out["apply to DaemonSet written, median (ms)"] = latency(api), 100
     for n in range(1, 1000):
         dump(api, n)
     until(lambda: all("status" in o for o in api.objects["ebpfdumps"].values()))
@@ -112,11 +114,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("operator")
     parser.add_argument("seconds", nargs="?", type=float, default=30)
+    parser.add_argument("--beside", metavar="OPERATOR")
     parser.add_argument("--json")
     args = parser.parse_args()
     results = measure(args.operator, args.seconds)
     for name, (value, goal) in results.items():
         print("%-42s %10.2f   goal <= %s%s" % (name, value, goal, "" if value <= goal else "   MISSED"))
+    if args.beside:
+        for name, (value, _) in measure(args.beside, 0, steady=False).items():
+            print("%-42s %10.2f   %s" % (name, value, args.beside))
     if args.json:
         with open(args.json, "w", encoding="ascii") as f:
             json.dump({n: {"value": v, "goal": g} for n, (v, g) in results.items()}, f, indent=1)
