@@ -221,12 +221,27 @@ static bool matters(
 /* Whether another EbpfDump is acted on than before. */
 static bool new_winner(struct reconciler *r)
 {
-	const char *uid = kube_get_string(current_winner(r), "metadata.uid");
+	const struct json_object *winner = current_winner(r);
+	const char *uid = kube_get_string(winner, "metadata.uid");
 
+	key_of(winner, r->winner_key, sizeof(r->winner_key));
 	if (strcmp(uid, r->winner_uid) == 0)
 		return false;
 	snprintf(r->winner_uid, sizeof(r->winner_uid), "%s", uid);
 	return true;
+}
+
+/* Whether the change can make another one the winner: a list of thousands is not gone through for
+ * each of them. */
+static bool moves_winner(
+	const struct reconciler *r, enum kube_change change, const struct json_object *object)
+{
+	const struct json_object *winner = kube_reflector_get(r->dumps, r->winner_key);
+
+	if (!winner || strcmp(kube_get_string(winner, "metadata.uid"), r->winner_uid) != 0 ||
+		strcmp(kube_get_string(object, "metadata.uid"), r->winner_uid) == 0)
+		return true;
+	return change == KUBE_ADDED && operator_before(object, winner);
 }
 
 static void on_dump(
@@ -242,7 +257,7 @@ static void on_dump(
 	/* a change of the status alone, ours most likely, moves no loader */
 	if (matters(change, object, old)) {
 		want_loaders(r);
-		if (new_winner(r))
+		if (moves_winner(r, change, object) && new_winner(r))
 			want_all(r);
 	}
 	want_status(r, key);

@@ -56,7 +56,8 @@ struct reconciler {
 
 	/* memory, none of it needed for being right */
 	bool owner_known, secret_known;
-	char winner_uid[64];	     /* as of the last look: a change is news to all */
+	char winner_uid[64]; /* as of the last look: a change is news to all */
+	char winner_key[KUBE_KEY_MAX];
 	char applied_intent[17];     /* what was applied last, */
 	char applied_uid[64];	     /* to which DaemonSet, */
 	int64_t applied_generation;  /* and what its generation was then */

@@ -1365,6 +1365,21 @@ def two_installations():
         assert len(writes) <= 2 * (5 + time.monotonic() - start + 1), len(writes)
 
 
+@scenario
+def thousands():
+    """The time for a list grows with what is in it, and not with its square: the lease must be renewed meanwhile."""
+    with Test() as t:
+        for n in range(4000):
+            t.api.dump("d%04d" % n, created=T2 if n != 3999 else T1)
+        o = t.operator()
+        until("the DaemonSet", t.set)
+        assert t.set()["metadata"]["annotations"]["research.dynatrace.com/ebpfdump"] == "default/d3999"
+        with open("/proc/%d/stat" % o.process.pid, encoding="ascii") as f:
+            ticks = f.read().rsplit(")", 1)[1].split()
+        cpu = (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
+        assert cpu < 8, cpu
+
+
 # ---- what a user sees ----
 
 
