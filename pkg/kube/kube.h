@@ -371,7 +371,7 @@ const char *kube_reflector_phase_name(enum kube_reflector_phase phase);
 
 struct kube_reflector_info {
 	enum kube_reflector_phase phase;
-	bool synced;	 /* a list was complete, once */
+	bool synced;	 /* a list was complete, once; or three in a row said "no such resource" */
 	bool incomplete; /* objects were left out: objects_max */
 	enum kube_result
 		problem; /* of the last failure since the watch was last established; KUBE_OK */

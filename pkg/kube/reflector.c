@@ -17,6 +17,7 @@
 #define WATCH_EXTRA_MS	30000 /* beyond what the server was told */
 #define CONNECT_TRIES	10
 #define INTERNAL_ERRORS 3
+#define NOT_SERVED	3 /* lists, of some 5 s: a definition that is replaced is away for less */
 #define SHORT_WATCHES	5 /* with events, in a row: then they are not at once any more */
 #define QUERY_MAX	8192
 #define RV_MAX		256
@@ -38,6 +39,7 @@ struct kube_reflector {
 	char *continue_token;
 	uint32_t page_limit; /* shrinks when a page is too big */
 	bool whole;	     /* without pages, since a token expired */
+	uint32_t not_served; /* lists in a row that the API server knows nothing of */
 	bool ahead_tried;
 	uint64_t left_out;
 
@@ -407,15 +409,31 @@ static void list_complete(struct kube_reflector *r)
 		r->options.on_synced(r->options.ctx);
 }
 
+/* No such resource, several times: its definition is gone, and with it all objects. It may come
+ * back. */
+static void note_not_served(struct kube_reflector *r)
+{
+	if (++r->not_served < NOT_SERVED || (r->info.synced && r->cache.count == 0))
+		return;
+	abandon_list(r);
+	r->list_rv[0] = '\0'; /* none to watch from: a list is next */
+	list_complete(r);
+}
+
 static void on_page(void *ctx, const struct kube_response *response)
 {
 	struct kube_reflector *r = ctx;
 	const char *wrong;
 
 	r->request = NULL;
+	if (response->result != KUBE_NOT_SERVED)
+		r->not_served = 0;
 	if (response->result != KUBE_OK) {
-		if (!list_again(r, response->result))
-			list_failed(r, response->result, response->error, response->retry_after_s);
+		if (list_again(r, response->result))
+			return;
+		if (response->result == KUBE_NOT_SERVED)
+			note_not_served(r);
+		list_failed(r, response->result, response->error, response->retry_after_s);
 		return;
 	}
 	r->info.last_contact_ns = kube_now_ns();

@@ -82,9 +82,28 @@ static const char *path_of_flag(const char *text, size_t *ret_len)
 }
 
 /* The help of the flag, said of the resource. */
+/* Words of the command line, and what they are in a resource. */
+static const char *const other_words[][2] = {
+	{"Repeatable. ", ""},
+	{"Repeatable; what", "What"},
+	{"these go into --callback-header-file",
+		"these are a header of callbackSecretRef.headersKey"},
+	{"--spool-dir", "a loader's spool"},
+	{"--check shows which that is", "each loader's log says which that is"},
+};
+
+static const char *other_word(const char *p, size_t *ret_len)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(other_words); i++) {
+		*ret_len = strlen(other_words[i][0]);
+		if (strncmp(p, other_words[i][0], *ret_len) == 0)
+			return other_words[i][1];
+	}
+	return NULL;
+}
+
 static void put_description(FILE *out, int depth, const struct spec_option *o)
 {
-	static const char repeatable[] = "Repeatable. ";
 	CLEANUP(freep)
 	char *text = NULL;
 	size_t size = 0;
@@ -94,13 +113,13 @@ static void put_description(FILE *out, int depth, const struct spec_option *o)
 		return;
 	for (const char *p = o->help; *p;) {
 		size_t len = 0;
-		const char *path = path_of_flag(p, &len);
+		const char *word = path_of_flag(p, &len);
 
-		if (path) {
-			fputs(path, memory);
+		if (!word)
+			word = other_word(p, &len);
+		if (word) {
+			fputs(word, memory);
 			p += len;
-		} else if (strncmp(p, repeatable, sizeof(repeatable) - 1) == 0) {
-			p += sizeof(repeatable) - 1;
 		} else {
 			fputc(*p++, memory);
 		}

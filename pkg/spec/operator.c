@@ -182,7 +182,7 @@ static const struct spec_option options[] = {
 		.min = SECONDS / 10,
 		.max = 60 * MINUTES,
 		.group = GROUP_LEADER,
-		.help = "How often the lease is renewed or tried for. At most --renew-deadline / 1.2.",
+		.help = "How often the lease is renewed or tried for. Less than --renew-deadline / 1.2.",
 		FIELD(retry_ms),
 	},
 	{
@@ -261,9 +261,13 @@ static int check(const void *parsed, struct err *err)
 		return err_set(err, EINVAL,
 			"--renew-deadline: %llums is not allowed: less than --lease-duration, %llums",
 			(unsigned long long)s->renew_ms, (unsigned long long)s->lease_ms);
-	if (s->retry_ms * 12 > s->renew_ms * 10)
+	if (s->lease_ms % 1000)
 		return err_set(err, EINVAL,
-			"--retry-period: %llums is not allowed: at most --renew-deadline / 1.2, %llums",
+			"--lease-duration: %llums is not allowed: whole seconds",
+			(unsigned long long)s->lease_ms);
+	if (s->retry_ms * 12 >= s->renew_ms * 10)
+		return err_set(err, EINVAL,
+			"--retry-period: %llums is not allowed: less than --renew-deadline / 1.2, %llums",
 			(unsigned long long)s->retry_ms,
 			(unsigned long long)(s->renew_ms * 10 / 12));
 	return 0;

@@ -81,6 +81,8 @@ def installer(documents):
           order[0] == 'Namespace' and order.index('CustomResourceDefinition') < order.index('Deployment'), order)
     crd = [d for d in documents['default'] if d['kind'] == 'CustomResourceDefinition'][0]
     check('the definition fits the annotation of kubectl apply', len(json.dumps(crd)) < 262144 // 2, len(json.dumps(crd)))
+    flags = re.findall(r'"description": "([^"]*(?: --[a-z]|Repeatable)[^"]*)"', json.dumps(crd))
+    check("the definition's descriptions name no flags, which a resource has not", not flags, flags)
     with open(os.path.join(HOME, 'config/samples/research_v1alpha1_ebpfdump.yaml')) as f:
         seed = {'apiVersion': 'research.dynatrace.com/v1alpha1', 'kind': 'EbpfDump',
                 'metadata': {'labels': {'app.kubernetes.io/name': 'ebpfdump-operator'}, 'name': 'ebpfdump-sample',

@@ -261,6 +261,24 @@ def gone_while_down():
 
 
 @scenario
+def definition_gone_while_down():
+    """With the CustomResourceDefinition all EbpfDumps are gone: no list will ever say so, but that there is none to list."""
+    with Test() as t:
+        o = t.operator()
+        t.api.dump("web")
+        t.ready()
+        o.kill()
+        t.api.delete("ebpfdumps", "default/web")
+        t.api.crd = False
+        o.start()
+        until("the DaemonSet goes", lambda: t.set() is None)
+        t.api.crd = True
+        t.api.dump("web", interfaces=["back"])
+        t.ready()
+        assert "--interface=back" in t.args()
+
+
+@scenario
 def gone_while_disconnected():
     with Test() as t:
         t.operator()
@@ -1308,6 +1326,8 @@ def flags():
     for args, code, says in (
             (["--what"], 2, "there is no such flag"),
             (["--renew-deadline=20s"], 2, "less than --lease-duration"),
+            (["--retry-period=5s", "--renew-deadline=6s"], 2, "--retry-period: 5000ms is not allowed: less than"),
+            (["--lease-duration=15500ms"], 2, "whole seconds"),
             (["--server=https://x"], 2, "http:// only"),
             ([], 1, "there is no namespace"),
             (["--namespace=A/b"], 1, "there is no namespace"),
