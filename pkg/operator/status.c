@@ -111,6 +111,12 @@ static void judge(struct verdict *v, const struct operator_facts *facts)
 	} else if (facts->trouble.reason && strcmp(v->ready, "True") != 0) {
 		v->degraded = "True";
 		v->ready_reason = v->degraded_reason = facts->trouble.reason;
+		/* nothing is being replaced any more: a loader that crashes for days is no roll-out
+		 */
+		if (v->counts.observed && v->counts.updated >= v->counts.desired) {
+			v->progressing = "False";
+			v->progressing_reason = facts->trouble.reason;
+		}
 		snprintf(v->text, sizeof(v->text), "%s", facts->trouble.message);
 	}
 }

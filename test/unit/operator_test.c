@@ -439,6 +439,10 @@ START_TEST(rollout)
 			"2/3", NULL, OPERATOR_FINE},
 		{SET(2, 2, 3, 3, 2, 2),
 			"Accepted=True/Accepted Ready=False/CrashLooping "
+			"Progressing=False/CrashLooping Degraded=True/CrashLooping",
+			"2/3", "CrashLooping", OPERATOR_FINE},
+		{SET(2, 2, 3, 2, 2, 2),
+			"Accepted=True/Accepted Ready=False/CrashLooping "
 			"Progressing=True/RolloutInProgress Degraded=True/CrashLooping",
 			"2/3", "CrashLooping", OPERATOR_FINE},
 		{SET(2, 2, 3, 3, 3, 3),
@@ -479,7 +483,8 @@ START_TEST(rollout)
 		ck_assert_str_eq(kube_get_string(status, "nodes"), cases[i].nodes);
 		ck_assert_int_eq(kube_get_int(status, "observedGeneration", 0), 3);
 		ck_assert_int_eq(operator_rolled_out(facts.daemonset),
-			cases[i].set && strstr(cases[i].conditions, "Progressing=False") != NULL);
+			cases[i].set && !cases[i].trouble &&
+				strstr(cases[i].conditions, "Progressing=False") != NULL);
 		json_object_put(status);
 		json_object_put(facts.daemonset);
 	}
