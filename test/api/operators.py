@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import signal
+import time
 
 from cluster import NAMESPACE, TREE, Failure, Process, check, dump, equal, short, until
 from cluster import _free_ports as free_ports
@@ -140,7 +141,7 @@ def pod(c, name="ebpfdump-loader-abcde", node="node-1", status=None):
 def event(c, name, about, reason, message):
     ref = {"apiVersion": about["apiVersion"], "kind": about["kind"], "name": about["metadata"]["name"],
            "namespace": about["metadata"]["namespace"], "uid": about["metadata"]["uid"]}
-    now = c.kubectl("get", "namespace", "default", "-o", "jsonpath={.metadata.creationTimestamp}").strip()
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     c.apply({"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": NAMESPACE}, "involvedObject": ref, "reason": reason,
              "message": message, "type": "Warning", "firstTimestamp": now, "lastTimestamp": now, "count": 1})
 
@@ -149,11 +150,11 @@ def status_of(c, name="example", namespace=NAMESPACE):
     return (c.get("ebpfdump", name, "-n", namespace) or {}).get("status", {})
 
 
-def says(c, kind, status, reason=None, name="example", namespace=NAMESPACE):
+def says(c, kind, status, reason=None, name="example", namespace=NAMESPACE, limit=30):
     """Waits for a condition."""
     def now():
         for cond in status_of(c, name, namespace).get("conditions", []):
             if cond["type"] == kind and cond["status"] == status and (reason is None or cond["reason"] == reason):
                 return cond
         return None
-    return until(now, lambda: f"{name}: {kind}={status} {reason or ''}; it says {short(json.dumps(status_of(c, name, namespace)))}", 30)
+    return until(now, lambda: f"{name}: {kind}={status} {reason or ''}; it says {short(json.dumps(status_of(c, name, namespace)))}", limit)

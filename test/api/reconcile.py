@@ -210,7 +210,8 @@ def why_loaders_do_not_come_up(c):
         play(c, desired=1, ready=0, scheduled=0)
         event(c, "rejected", {**ds, "apiVersion": "apps/v1", "kind": "DaemonSet"}, "FailedCreate",
               'Error creating: pods "ebpfdump-loader-" is forbidden: violates PodSecurity "restricted:latest"')
-        bad = says(c, "Degraded", "True", "PodsRejected")
+        # after 30 s, and what is read of pods and events is read every 5 s
+        bad = says(c, "Degraded", "True", "PodsRejected", limit=90)
         check("PodSecurity" in bad["message"], bad["message"])
         play(c, desired=1)
         says(c, "Degraded", "False")
