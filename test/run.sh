@@ -77,7 +77,7 @@ for s in "$@"; do
 	builds) suite builds make build-checks ;;
 	images) suite images make test-images ;;
 	operator) suite operator make -j"$jobs" test-operator SAN=address,undefined ;;
-	fuzz) suite fuzz make -j"$jobs" fuzz FUZZ_SECONDS="${FUZZ_SECONDS:-60}" ;;
+	fuzz) suite fuzz make -j"$jobs" fuzz FUZZ_SECONDS="${FUZZ_SECONDS:-45}" ;;
 	# the whole loader under the sanitizers: the kernel checks on this machine's kernel
 	native-san) suite native-san make -j"$jobs" kernel-native SAN=address,undefined ;;
 	matrix) suite matrix make kernel-vm ;;

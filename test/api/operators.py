@@ -150,11 +150,11 @@ def status_of(c, name="example", namespace=NAMESPACE):
     return (c.get("ebpfdump", name, "-n", namespace) or {}).get("status", {})
 
 
-def says(c, kind, status, reason=None, name="example", namespace=NAMESPACE, limit=30):
+def says(c, kind, status, reason=None, name="example", namespace=NAMESPACE):
     """Waits for a condition."""
     def now():
         for cond in status_of(c, name, namespace).get("conditions", []):
             if cond["type"] == kind and cond["status"] == status and (reason is None or cond["reason"] == reason):
                 return cond
         return None
-    return until(now, lambda: f"{name}: {kind}={status} {reason or ''}; it says {short(json.dumps(status_of(c, name, namespace)))}", limit)
+    return until(now, lambda: f"{name}: {kind}={status} {reason or ''}; it says {short(json.dumps(status_of(c, name, namespace)))}", 30)
