@@ -429,9 +429,10 @@ int kube_queue_add(struct kube_queue *queue, const char *key, uint64_t now);
 /* Two delays of one key: the earlier holds. */
 int kube_queue_add_after(
 	struct kube_queue *queue, const char *key, uint64_t delay_ns, uint64_t now);
-/* After 5 ms * 2^failures, at most 1000 s, and what the bucket (10/s, burst 100) allows: the
- * longer. */
-int kube_queue_add_limited(struct kube_queue *queue, const char *key, uint64_t now);
+/* After 5 ms * 2^failures, at most 1000 s, what the bucket (10/s, burst 100) allows, and least_ns:
+ * the longest. */
+int kube_queue_add_limited(
+	struct kube_queue *queue, const char *key, uint64_t least_ns, uint64_t now);
 /* Failures begin at 0 again. */
 void kube_queue_forget(struct kube_queue *queue, const char *key);
 uint32_t kube_queue_failures(const struct kube_queue *queue, const char *key);

@@ -252,7 +252,7 @@ static uint64_t failure_delay(uint32_t failures)
 	return failures >= 18 ? CAP_NS : MIN(BASE_NS << failures, CAP_NS);
 }
 
-static int add_limited(struct kube_queue *q, const char *key, uint64_t least_ns, uint64_t now)
+int kube_queue_add_limited(struct kube_queue *q, const char *key, uint64_t least_ns, uint64_t now)
 {
 	uint64_t wait_ns;
 	struct entry *e;
@@ -273,11 +273,6 @@ static int add_limited(struct kube_queue *q, const char *key, uint64_t least_ns,
 	if (e->failures < UINT32_MAX)
 		e->failures++;
 	return 0;
-}
-
-int kube_queue_add_limited(struct kube_queue *q, const char *key, uint64_t now)
-{
-	return add_limited(q, key, 0, now);
 }
 
 void kube_queue_forget(struct kube_queue *q, const char *key)
@@ -346,7 +341,7 @@ void kube_queue_finish(struct kube_queue *q, const char *key, enum kube_outcome 
 	 * for the shut-down. */
 	switch (outcome) {
 	case KUBE_FAILED:
-		(void)add_limited(q, key, after_ns, now);
+		(void)kube_queue_add_limited(q, key, after_ns, now);
 		break;
 	case KUBE_AGAIN:
 		kube_queue_forget(q, key);

@@ -34,5 +34,7 @@ const char *key_of(const struct json_object *object, char *out, size_t size);
 const char *meta_value(const struct json_object *object, const char *path, const char *name);
 /* The value of the first object of an array whose member `key` is `value`. */
 struct json_object *item_with(const struct json_object *array, const char *key, const char *value);
+/* Whether what is known is about this EbpfDump and its present spec. */
+bool operator_is_about(const struct operator_facts *facts, const struct json_object *dump);
 
 #endif

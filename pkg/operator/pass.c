@@ -75,20 +75,13 @@ static bool refused(struct reconciler *r, const struct json_object *set)
 	return now - r->short_since_ns >= REFUSED_NS;
 }
 
-/* Whether what is known is about this EbpfDump and its present spec. */
-static bool is_about(const struct operator_facts *facts, const struct json_object *dump)
-{
-	return strcmp(facts->uid, kube_get_string(dump, "metadata.uid")) == 0 &&
-	       facts->generation == kube_get_int(dump, "metadata.generation", 0);
-}
-
 /* Why loaders are not ready: as it was, if that was not asked this time. */
 static void explain(struct reconciler *r, const struct json_object *set, bool missing)
 {
 	struct pass *p = &r->pass;
 	struct operator_trouble *t = &p->facts.trouble;
 
-	if (p->explain_in_ns && is_about(&r->facts, p->winner))
+	if (p->explain_in_ns && operator_is_about(&r->facts, p->winner))
 		*t = r->facts.trouble;
 	else
 		operator_find_trouble(set, p->pods, p->events, missing, t);

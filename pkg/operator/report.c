@@ -159,8 +159,7 @@ static bool too_early(const struct reconciler *r)
 	const struct report *p = &r->report;
 
 	return strcmp(condition_string(p->before, "Accepted", "status"), "True") == 0 &&
-	       (strcmp(r->facts.uid, kube_get_string(p->dump, "metadata.uid")) != 0 ||
-		       r->facts.generation != kube_get_int(p->dump, "metadata.generation", 0));
+	       !operator_is_about(&r->facts, p->dump);
 }
 
 /* Leaves it out (NULL) if there is nothing to say yet. */

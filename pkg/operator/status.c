@@ -29,6 +29,12 @@ bool operator_rolled_out(const struct json_object *daemonset)
 	return daemonset && c.observed && c.updated >= c.desired && c.available >= c.desired;
 }
 
+bool operator_is_about(const struct operator_facts *facts, const struct json_object *dump)
+{
+	return strcmp(facts->uid, kube_get_string(dump, "metadata.uid")) == 0 &&
+	       facts->generation == kube_get_int(dump, "metadata.generation", 0);
+}
+
 struct verdict {
 	const char *accepted, *accepted_reason;
 	const char *ready, *ready_reason;
@@ -153,8 +159,7 @@ static void decide(struct verdict *v, const struct json_object *dump,
 	v->accepted_reason = "Accepted";
 	snprintf(v->accepted_text, sizeof(v->accepted_text),
 		"This EbpfDump is acted on by all nodes' loaders");
-	if (strcmp(facts->uid, uid) == 0 &&
-		facts->generation == kube_get_int(dump, "metadata.generation", 0)) {
+	if (operator_is_about(facts, dump)) {
 		v->counts = counts_of(facts->daemonset);
 		judge(v, facts);
 		return;

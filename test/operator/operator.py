@@ -250,32 +250,21 @@ def one_of_three():
 
 @scenario
 def gone_while_down():
-    with Test() as t:
-        o = t.operator()
-        t.api.dump("web")
-        t.ready()
-        o.kill()
-        t.api.delete("ebpfdumps", "default/web")
-        o.start()
-        until("the DaemonSet goes", lambda: t.set() is None)
-
-
-@scenario
-def definition_gone_while_down():
-    """With the CustomResourceDefinition all EbpfDumps are gone: no list will ever say so, but that there is none to list."""
-    with Test() as t:
-        o = t.operator()
-        t.api.dump("web")
-        t.ready()
-        o.kill()
-        t.api.delete("ebpfdumps", "default/web")
-        t.api.crd = False
-        o.start()
-        until("the DaemonSet goes", lambda: t.set() is None)
-        t.api.crd = True
-        t.api.dump("web", interfaces=["back"])
-        t.ready()
-        assert "--interface=back" in t.args()
+    """Alone, or with the CustomResourceDefinition: then no list will ever say so, but that there is none to list."""
+    for definition in (True, False):
+        with Test() as t:
+            o = t.operator()
+            t.api.dump("web")
+            t.ready()
+            o.kill()
+            t.api.delete("ebpfdumps", "default/web")
+            t.api.crd = definition
+            o.start()
+            until("the DaemonSet goes", lambda: t.set() is None)
+            t.api.crd = True
+            t.api.dump("web", interfaces=["back"])
+            t.ready()
+            assert "--interface=back" in t.args()
 
 
 @scenario

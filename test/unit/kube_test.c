@@ -895,7 +895,7 @@ START_TEST(queue_backs_off)
 		uint64_t want = i < 18 ? (5 * MS) << i : 1000 * S;
 
 		ck_assert_uint_eq(kube_queue_failures(q, "a"), i);
-		ck_assert_int_eq(kube_queue_add_limited(q, "a", now), 0);
+		ck_assert_int_eq(kube_queue_add_limited(q, "a", 0, now), 0);
 		ck_assert_uint_eq(kube_queue_next_ns(q) - now, want);
 		now += want;
 		ck_assert_str_eq(take(q, now), "a");
@@ -903,7 +903,7 @@ START_TEST(queue_backs_off)
 	}
 	kube_queue_forget(q, "a");
 	ck_assert_uint_eq(kube_queue_failures(q, "a"), 0);
-	ck_assert_int_eq(kube_queue_add_limited(q, "a", now), 0);
+	ck_assert_int_eq(kube_queue_add_limited(q, "a", 0, now), 0);
 	ck_assert_uint_eq(kube_queue_next_ns(q) - now, 5 * MS);
 	kube_queue_free(q);
 }
@@ -917,7 +917,7 @@ START_TEST(queue_has_a_bucket)
 
 	for (int i = 0; i < 110; i++) {
 		snprintf(key, sizeof(key), "k%d", i);
-		ck_assert_int_eq(kube_queue_add_limited(q, key, T0), 0);
+		ck_assert_int_eq(kube_queue_add_limited(q, key, 0, T0), 0);
 	}
 	for (int i = 0; i < 100; i++)
 		ck_assert_str_ne(take(q, T0 + 5 * MS), "-");
@@ -983,7 +983,7 @@ START_TEST(queue_limits)
 	ck_assert_int_eq(kube_queue_add(q, key, T0), -ENAMETOOLONG);
 	ck_assert_int_eq(kube_queue_add(q, "a", T0), 0);
 	ck_assert_int_eq(kube_queue_add_after(q, "b", 1, T0), 0);
-	ck_assert_int_eq(kube_queue_add_limited(q, "c", T0), 0);
+	ck_assert_int_eq(kube_queue_add_limited(q, "c", 0, T0), 0);
 	ck_assert_int_eq(kube_queue_add(q, "d", T0), -ENOBUFS);
 	ck_assert_int_eq(kube_queue_add(q, "a", T0), 0);
 	kube_queue_stats(q, &s);
@@ -993,7 +993,7 @@ START_TEST(queue_limits)
 	ck_assert_int_eq(kube_queue_add(q, "d", T0), 0);
 	kube_queue_shut_down(q);
 	ck_assert_int_eq(kube_queue_add(q, "d", T0), -ESHUTDOWN);
-	ck_assert_int_eq(kube_queue_add_limited(q, "d", T0), -ESHUTDOWN);
+	ck_assert_int_eq(kube_queue_add_limited(q, "d", 0, T0), -ESHUTDOWN);
 	ck_assert_int_eq(kube_queue_add_after(q, "d", 5, T0), -ESHUTDOWN);
 	/* what is there is still given out */
 	ck_assert_str_eq(take(q, T0), "d");
