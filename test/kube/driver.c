@@ -8,6 +8,7 @@
  *   reflect PATH APIVERSION KIND [NAME=NUMBER...]   list and watch; a timing, or a limit
  *   unreflect | kick | info | cache
  *   request METHOD PATH QUERY|- TYPE|- FLAGS [BODY]   BODY: the rest of the line
+ *   timeout MS    of requests from now on; 0: the room's own
  *   stats
  *   elect NAMESPACE NAME IDENTITY LEASE RENEW RETRY WALL_OFFSET_MS     times in ms
  *   guard 0|1     writes are asked for (by the election)
@@ -37,6 +38,7 @@ static struct {
 	struct kube_proxy *proxy;
 	const char *unix_socket;
 	bool guard;
+	uint32_t timeout_ms;
 	bool quiet; /* changes are counted, not printed */
 	uint64_t changes[4], calls;
 	struct buf in;
@@ -121,7 +123,7 @@ static void do_request(char **words, int n)
 	o.query = strcmp(words[3], "-") == 0 ? NULL : words[3];
 	o.content_type = strcmp(words[4], "-") == 0 ? NULL : words[4];
 	o.flags = (uint32_t)strtoul(words[5], NULL, 10);
-	o.timeout_ms = 2000;
+	o.timeout_ms = d.timeout_ms;
 	if (n > 6)
 		o.body = span_str(words[6]);
 	r = kube_request(d.client, &o, NULL);
@@ -481,6 +483,8 @@ static void obey(char *line)
 		do_cache();
 	} else if (is(words, n, "request", 5)) {
 		do_request(words, n);
+	} else if (is(words, n, "timeout", 1)) {
+		d.timeout_ms = (uint32_t)strtoul(words[1], NULL, 10);
 	} else if (is(words, n, "stats", 0)) {
 		do_stats();
 	} else if (is(words, n, "elect", 7)) {

@@ -383,7 +383,8 @@ def bursts_of_5xx():
 @case
 def very_short_watches():
     """Without events: each makes it wait and list. With events: it goes on, not at full speed."""
-    with play(items(10), watch(end="end"), items(20), watch(end="cut"), items(30), watch(event("ADDED", obj("a", 31)))) as (server, d):
+    with play(items(10), watch(end="end"), items(20), watch(end="cut"), items(30), watch(event("ADDED", obj("a", 31))),
+              options="backoff=20 cap=100 retry=20 short=60000") as (server, d):
         d.until("added default/a")
         check(server.log() == ["get", "watch(10)", "get", "watch(20)", "get", "watch(30)"], server.log())
     count = iter(range(11, 100000))
@@ -391,7 +392,7 @@ def very_short_watches():
     def one(request, conn):
         rv = next(count)
         watch(event("MODIFIED", obj("a", rv)), end="end")(request, conn)
-    with play(items(10, obj("a", 1)), options="backoff=100 cap=100 short=300", otherwise=one) as (server, d):
+    with play(items(10, obj("a", 1)), options="backoff=100 cap=100 short=60000", otherwise=one) as (server, d):
         d.until("updated default/a .* rv=25 ")
         check(server.log().count("get") == 1, server.log())
         times = [r.at for r in server.requests[1:]]
@@ -404,11 +405,11 @@ def cut_at_every_byte():
     first, second = event("ADDED", obj("a", 11, x="é\n\"{")), event("MODIFIED", obj("a", 12, x="ü"))
     stream = (first + second).encode()
     cuts = range(0, len(stream) + 1)
-    state = {"n": -1, "cut": 0}
+    # n: cuts that are done. Where nothing came before one, and the end at once, a list may be in between
+    state = {"n": 0, "cut": 0}
 
     def step(request, conn):
         if not request.watch:
-            state["n"] += 1
             items(10)(request, conn)
             return
         rv, cut = request.query["resourceVersion"], cuts[state["n"] % len(cuts)]
@@ -424,10 +425,11 @@ def cut_at_every_byte():
         # what is newer than the version asked for, then the version expires: the next turn
         conn.chunk({"10": first + second, "11": second, "12": ""}[rv])
         conn.chunk(event("ERROR", status(410, "Expired")))
+        state["n"] += 1
         state["cut"] = 0
         conn.hang()
     with play(wait=None, options="backoff=1 cap=1 short=1 quiet=1", otherwise=step) as (server, d):
-        until(lambda: state["n"] > len(cuts), "all cuts", 60)
+        until(lambda: state["n"] >= len(cuts), "all cuts", 60)
         info = d.ask("info")
         check(info["skipped"] == 0, info)
         # each turn, which ends with a 410, adds it once and updates it once, whatever was cut
@@ -578,9 +580,8 @@ def rbac_and_filter():
 
 @case
 def nobody_listens():
-    server = Server()
+    server = Server(items(10, obj("a", 1)))
     port = int(server.url.rsplit(":", 1)[1])
-    server.script(items(10, obj("a", 1)))
     with Driver(server.url) as d:
         d.reflect("backoff=50 cap=200 short=1")
         d.until("synced")
@@ -588,8 +589,7 @@ def nobody_listens():
         time.sleep(0.01)
         server.close()
         until(lambda: d.ask("info")["problem"] == "connect", "the refused connection")
-        with Server(port) as again:
-            again.script(watch(event("ADDED", obj("b", 11))))
+        with Server(watch(event("ADDED", obj("b", 11))), port=port) as again:
             d.until("added default/b")
             check(again.log() == ["watch(10)"], "no list is needed:", again.log())
 
@@ -617,9 +617,9 @@ def half_open_watch():
         log = server.log()
         check(log[:3] == ["get", "watch(10)", "watch(10)"], log)
         check(server.requests[2].at - server.requests[1].at >= 0.38, "too early")
-        # bytes keep it alive
-    with play(items(10), watch(*[bookmark(20 + i) for i in range(8)], event("ADDED", obj("c", 30)), delay=0.15),
-              options=QUICK + " idle=800") as (server, d):
+    # bytes keep it alive, for longer than the limit; which is far from the time between them, on a machine that stalls as well
+    with play(items(10), watch(*[bookmark(20 + i) for i in range(12)], event("ADDED", obj("c", 40)), delay=0.5),
+              options=QUICK + " idle=5500") as (server, d):
         d.until("added default/c")
         check(server.log() == ["get", "watch(10)"], server.log())
 
@@ -917,6 +917,7 @@ def retries_of_requests():
 def timeouts_and_cancelling():
     with Server() as server, Driver(server.url) as d:
         server.script(hang)
+        d.say("timeout 1000")
         got = d.request("PATCH", "/x", body="{}")
         check(got["result"] == "timeout" and got["code"] == 0, got)
         # reflectors that are taken away in each phase: nothing is called any more, nothing leaks
@@ -943,13 +944,14 @@ def warnings_of_answers():
 def rate_and_limit():
     with Server() as server, Driver(server.url, "20") as d:  # 20/s, burst 2, 8 at once
         server.otherwise = text(200, "{}", content_type="application/json")
-        for _ in range(9):
-            d.say("request GET /x - - 0")
+        begin = time.monotonic()
+        # in one piece: none is answered before the last is asked for
+        d.say("\n".join(["request GET /x - - 0"] * 9))
         check(d.until("refused") == "refused -105")
         for _ in range(8):
             d.until("response")
-        times = [r.at for r in server.requests]
-        check(len(times) == 8 and times[-1] - times[0] >= 0.28, "8 requests, two at once and six at 20/s:", times[-1] - times[0])
+        took = server.requests[-1].at - begin
+        check(len(server.requests) == 8 and took >= 0.28, "8 requests, two at once and six at 20/s:", took)
         check(d.ask("stats")["refused"] == 1)
 
 
@@ -980,7 +982,7 @@ def trouble_with_tls_is_known():
 # ---- the lease -------------------------------------------------------------------------------------------------------
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/ops/leases/operator"
-TIMES = "3000 2000 100"
+TIMES = "9000 6000 100"  # a machine that stalls for some seconds costs nobody the lease
 
 
 def lease_server():
@@ -1005,7 +1007,7 @@ def one_leader():
         elect(d, "one")
         d.until("leading")
         spec = objects.objects[LEASE]["spec"]
-        check(spec["holderIdentity"] == "one" and spec["leaseDurationSeconds"] == 3 and spec["leaseTransitions"] == 0, spec)
+        check(spec["holderIdentity"] == "one" and spec["leaseDurationSeconds"] == 9 and spec["leaseTransitions"] == 0, spec)
         check(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", spec["renewTime"]), spec)
         until(lambda: len(objects.writes) > 4, "renewals")
         # the fast path: no reading before writing
@@ -1041,8 +1043,8 @@ def hand_over():
         start = time.monotonic()
         two.until("leading")
         check(objects.objects[LEASE]["spec"]["leaseTransitions"] == 1)
-        check(objects.objects[LEASE]["spec"]["leaseDurationSeconds"] == 3)
-        check(time.monotonic() - start < 2.5, "it was given up: nobody waits for its end")
+        check(objects.objects[LEASE]["spec"]["leaseDurationSeconds"] == 9)
+        check(time.monotonic() - start < 8, "it was given up: nobody waits for its end")
 
 
 @case
@@ -1082,12 +1084,12 @@ def killed_leader():
         elect(two, "two")
         two.until("holder one")
         one.process.kill()
-        start = time.monotonic()
-        two.until("leading")
-        # its lease and two polls, not before the lease is over
-        check(time.monotonic() - start >= 2.7, time.monotonic() - start)
-        check(objects.objects[LEASE]["spec"]["leaseTransitions"] == 1)
         one.process.wait()
+        two.until("leading")
+        # not before the lease is over, which counts from when its last renewal was seen
+        renewed = max(at for at, w in zip(objects.written_at, objects.writes) if w[2]["spec"]["holderIdentity"] == "one")
+        check(time.monotonic() - renewed >= 9 - 0.05, time.monotonic() - renewed)
+        check(objects.objects[LEASE]["spec"]["leaseTransitions"] == 1)
 
 
 @case
@@ -1096,11 +1098,13 @@ def api_gone_for_a_leader():
     with server, Driver(server.url) as d:
         elect(d, "one")
         d.until("leading")
+        until(lambda: len(objects.writes) > 2, "renewals")
         objects.fail = lambda request: text(500, "dial tcp 127.0.0.1:6443: connect: connection refused")
-        start = time.monotonic()
         line = d.until("lost")
         check("connection refused" in line, line)
-        check(1.5 <= time.monotonic() - start, "too early", time.monotonic() - start)
+        # the last renewal began behind the one before
+        took = time.monotonic() - objects.written_at[-2]
+        check(took >= 7.5 - 0.05, "too early", took)
 
 
 @case
@@ -1127,15 +1131,16 @@ def slow_api_for_a_leader():
     with server:
         with Driver(server.url) as d:
             objects.fail = lambda request: slow(2, lambda r, conn: conn.json(*locked(objects, r)))
-            elect(d, "one", "8000 4000 500")
+            elect(d, "one", "16000 4000 500")
             d.until("leading")
             start = time.monotonic()
-            while time.monotonic() - start < 10:
+            while time.monotonic() - start < 10 or len(objects.writes) < 5:
                 check(d.ask("lease")["leading"], d.seen[-5:])
                 time.sleep(0.1)
             until(lambda: d.ask("lease")["may_write"], "it may write")
             check(not [line for line in d.seen if line.startswith("lost")])
-            check(objects.objects[LEASE]["spec"]["leaseTransitions"] == 0 and 4 <= len(objects.writes) <= 8, len(objects.writes))
+            most = 2 + (time.monotonic() - start) / 2
+            check(objects.objects[LEASE]["spec"]["leaseTransitions"] == 0 and len(objects.writes) <= most, len(objects.writes), most)
             objects.fail = None
 
 
@@ -1149,7 +1154,7 @@ def clocks_that_jump():
         elect(two, "two", offset=-7200000)
         two.until("holder one")
         # longer than the lease: it is renewed, whatever its times say
-        time.sleep(3.5)
+        time.sleep(9.5)
         check(one.ask("lease")["leading"] and not two.ask("lease")["leading"])
         one.say("release")
         one.until("released 1")
@@ -1229,11 +1234,18 @@ def events_that_are_refused():
 def events_in_order():
     """A patch does not overtake what it patches."""
     server, objects = lease_server()
-    objects.fail = lambda request: slow(0.3, lambda r, c: c.json(*objects.handle(r))) if request.method == "POST" else None
+    asked = threading.Event()
+
+    def held(request, conn):
+        asked.wait(WAIT)
+        conn.json(*locked(objects, request))
+    objects.fail = lambda request: held if request.method == "POST" else None
     with server, Driver(server.url) as d:
         d.say("event EbpfDump team-a dump Conflict note")
         d.say("event EbpfDump team-a dump Conflict note")
         d.say("flush")
+        until(lambda: d.ask("events")["seen"] == 2 and server.requests, "it is being created")
+        asked.set()
         until(lambda: d.ask("events")["created"] == 1, "created")
         check([r.method for r in server.requests] == ["POST"], server.log())
         d.say("event EbpfDump team-a dump Conflict note")
@@ -1306,8 +1318,7 @@ class Proxy:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="kube-"))
         self.server = Server()
         upstream = self.server.url.rsplit(":", 1)[1]
-        with Server() as free:
-            self.port = int(free.url.rsplit(":", 1)[1])
+        self.port = s.free_port()
         self.program = program
         if not program:
             self.program = self.folder / "kubectl"
@@ -1360,7 +1371,7 @@ def life_of_a_proxy(program, unix=False):
         server = proxy.server
         server.script(items(10, obj("a", 1)), watch(event("ADDED", obj("b", 11))))
         server.route = lambda request: text(200, '{"major":"1"}', content_type="application/json") if request.path == "/version" else None
-        proxy.start("probe=300 timeout=400")
+        proxy.start("probe=300 timeout=1500")
         d.until("up")
         d.reflect()
         d.until("added default/b")
@@ -1388,9 +1399,11 @@ def life_of_a_proxy(program, unix=False):
         # an API server that does not answer is no proxy that hangs
         server.otherwise = hang
         server.route = lambda request: None
+        d.say("timeout 2000")
         check(d.request("GET", "/version", flags=4)["result"] == "timeout")
         check(d.ask("proxyinfo")["up"] and d.ask("proxyinfo")["hangs"] == 1)
         # and one that is not there neither
+        d.say("timeout 0")
         server.close()
         check(d.request("GET", "/version", flags=4)["result"] == "unreachable")
         check(d.ask("proxyinfo")["up"])
@@ -1450,7 +1463,7 @@ def proxy_dies_with_its_parent():
         def gone():
             try:
                 return pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[2] == "Z"
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 return True
         until(gone, "it is gone")
         d.killed = True

@@ -9,11 +9,16 @@ Each request takes the next step, a function of (request, conn) that answers as 
 Every request is kept in server.requests.
 """
 import json
+import pathlib
 import queue
 import socket
+import sys
 import threading
 import time
 import urllib.parse
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
+from ports import free_port
 
 GROUP = "/apis/research.dynatrace.com/v1alpha1/ebpfdumps"
 API_VERSION = "research.dynatrace.com/v1alpha1"
@@ -99,9 +104,10 @@ class Conn:
 
 
 class Server:
-    def __init__(self, port=0, unix=None):
+    def __init__(self, *steps, port=0, unix=None):
         self.requests = []
         self.steps = queue.Queue()
+        self.script(*steps)  # before anybody can ask
         self.otherwise = hang_watch
         self.route = lambda request: None
         self.lock = threading.Lock()
@@ -113,7 +119,7 @@ class Server:
         else:
             self.socket = socket.socket()
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.socket.bind(("127.0.0.1", port))
+            self.socket.bind(("127.0.0.1", port or free_port()))
         self.socket.listen(64)
         self.url = f"unix:{unix}" if unix else "http://127.0.0.1:%d" % self.socket.getsockname()[1]
         self.thread = threading.Thread(target=self.accept, daemon=True)
@@ -282,7 +288,7 @@ class Objects:
     def __init__(self):
         self.lock = threading.Lock()
         self.objects, self.rv = {}, 100
-        self.writes = []
+        self.writes, self.written_at = [], []
         self.fail = None  # a function of the request that may return a step
 
     def step(self, request, conn):
@@ -313,5 +319,6 @@ class Objects:
         self.rv += 1
         value["metadata"] = {**value["metadata"], "resourceVersion": str(self.rv)}
         self.objects[path] = value
+        self.written_at.append(time.monotonic())
         self.writes.append((request.method, path, value))
         return 201 if request.method == "POST" else 200, value
