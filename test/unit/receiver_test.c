@@ -917,7 +917,7 @@ static const char *printed(struct rig *rig)
 	static char out[1 << 16];
 	ssize_t n;
 
-	ck_assert_uint_eq(output_flush(rig->in.output, 5000), 0);
+	ck_assert_uint_eq(output_flush(rig->in.output, 60000), 0);
 	n = read(rig->pipe[0], out, sizeof(out) - 1);
 	ck_assert_int_ge(n, 0);
 	out[n] = '\0';
@@ -1007,6 +1007,14 @@ START_TEST(take_once)
 }
 END_TEST
 
+static uint64_t output_queued(struct output *o)
+{
+	struct output_stats stats;
+
+	output_stats(o, &stats);
+	return stats.queued_bytes;
+}
+
 START_TEST(take_until_full)
 {
 	struct verdict v = {0};
@@ -1035,13 +1043,14 @@ START_TEST(take_until_full)
 		char piece[4096];
 		ssize_t n;
 
-		for (int idle = 0; idle < 200;) {
-			n = read(rig.pipe[0], piece, sizeof(piece));
-			for (ssize_t i = 0; i < n; i++)
-				lines += piece[i] == '\n';
-			idle = n > 0 ? 0 : idle + 1;
-			if (n <= 0)
-				usleep(1000);
+		for (bool all = false; !all;) {
+			/* looked at before the pipe is: what is out then is read below */
+			all = output_queued(rig.in.output) == 0;
+			while ((n = read(rig.pipe[0], piece, sizeof(piece))) > 0) {
+				for (ssize_t i = 0; i < n; i++)
+					lines += piece[i] == '\n';
+			}
+			usleep(1000);
 		}
 		ck_assert_uint_eq(lines, taken + 2);
 	}
@@ -1056,7 +1065,7 @@ START_TEST(take_broken)
 
 	rig_init(&rig, 1 << 16);
 	closep(&rig.pipe[0]);
-	for (int i = 0; i < 1000 && v.status != 503; i++) {
+	for (int i = 0; i < 30000 && v.status != 503; i++) {
 		v = take(&rig, REQUEST "\n", "");
 		usleep(1000);
 	}
@@ -1248,7 +1257,7 @@ int main(void)
 	tcase_add_test(t, rows);
 	suite_add_tcase(suite, t);
 	t = tcase_create("intake");
-	tcase_set_timeout(t, 60);
+	tcase_set_timeout(t, 120);
 	tcase_add_test(t, seen_forgets_the_oldest);
 	tcase_add_test(t, files_rotate);
 	tcase_add_test(t, files_go_on);

@@ -693,7 +693,23 @@ static void victim(struct shared *sh)
 	}
 }
 
-/* Each life goes on with what the one before left, until the last looks at it all. */
+/* Until the victim has spooled something, however long it takes to be run at all. */
+static void wait_for_first(const struct shared *sh, pid_t pid)
+{
+	const volatile uint8_t *kept = sh->kept;
+	bool any = false;
+
+	while (!any) {
+		usleep(100);
+		MUST(waitpid(pid, NULL, WNOHANG) == 0);
+		/* the first that it tries are among these */
+		for (size_t i = 0; i < 4; i++)
+			any = any || kept[i];
+	}
+}
+
+/* Each life goes on with what the one before left, until the last looks at it all. The first is
+ * killed when it has spooled something; the others at any moment, their first one as well. */
 START_TEST(killed)
 {
 	struct shared *sh =
@@ -712,6 +728,8 @@ START_TEST(killed)
 			srandom((unsigned int)(_i * 3 + life));
 			victim(sh);
 		}
+		if (life == 0)
+			wait_for_first(sh, pid);
 		usleep((useconds_t)(1000 + random() % 20000));
 		kill(pid, SIGKILL);
 		MUST(waitpid(pid, &status, 0) == pid);
