@@ -324,15 +324,18 @@ def relayed(t):
     t.nginx(upstream=f"{t.net.client.ip4}:{port}")
     loader = t.start(*KNOWS).ready()
     path = t.path("p")  # behind the proxy
+    began = time.monotonic()
     with t.net.client.connect(t.net.server.ip4, 80) as s:
         for _ in range(100):
             ask(s, request(f"/proxy{path}", mark(s), method="POST", body=b"{}"))
     loader.fence()
     shown = loader.select(lambda m: path_of(m).endswith(path))
-    equal(len([m for m in shown if not is_response(m)]), 10, "requests shown")
-    equal(len(shown), 20, "messages shown")
+    few = len([m for m in shown if not is_response(m)])
+    most = 10 + int((time.monotonic() - began) / 6)
+    check(10 <= few <= most, f"{few} requests are shown: ten at once, and ten a minute, are {most}")
+    equal(len(shown), 2 * few, "messages shown")
     equal({path_of(m) for m in shown}, {path}, "paths shown: behind the proxy alone")
-    equal(dropped(loader, "relayed"), 2 * (200 - 10), "messages dropped as relayed")
+    equal(dropped(loader, "relayed"), 2 * (200 - few), "messages dropped as relayed")
     equal(counts(loader), {"accepted": 2, "wrong": 0, "old": 0, "copied": 200}, "markers")
     check("an HTTP proxy between" in loader.log_text(), "nothing is said of it")
     # the same marker again and again is no proxy's work: left out so often as a proxy might try again, then shown

@@ -731,12 +731,12 @@ def open_before_the_loader(t):
 def large_chunked_bodies(t):
     """
     10 MiB in chunks of 1000 bytes. With enough captured of each call, their length is exact; with the default the bytes
-    that are left out hold chunk sizes, too: then it is told that the end cannot be, and the next message is in step.
+    that are left out may hold chunk sizes, too: then it is told that the end cannot be, and the next message is in step.
     """
     size = 10 * MIB
     base, _ = t.python_server()
     exact = t.start("--capture-bytes", "1M", "--ring-bytes", "256M").ready()
-    default = t.start().ready()
+    default = t.start("--ring-bytes", "64M").ready()
     path, behind = t.path(f"x?chunks=1&size={size}"), t.path("behind")
     out, _ = t.curl(f"{base}{path}", f"{base}{behind}")
     check(out.startswith(pattern(size)), "curl got something else")
@@ -748,8 +748,9 @@ def large_chunked_bodies(t):
     whole(e.response_out[0], pattern(size))
     m = e.response_in[0]
     equal(body_of(m), pattern(DEFAULT_BODY), "the beginning of the body")
-    if m["gap_bytes"]:
-        check("end cannot be told" in m.get("error", ""), f"error: {m.get('error')}")
+    # how much comes in a piece, and is cut, is the kernel's: what is left out may also be of the chunks' bytes alone
+    if "error" in m:
+        check("end cannot be told" in m["error"] and m["gap_bytes"] > 0, f"error: {m['error']}, gap_bytes: {m['gap_bytes']}")
     else:
         whole(m, pattern(size))
     for loader in exact, default:
