@@ -22,7 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 TREE = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent / "native"))
 
-from harness import Failure, check, equal, short, until  # noqa: E402,F401
+from harness import Failure, check, equal, free_port, short, until  # noqa: E402,F401
 
 NAMESPACE = "ebpfdump-operator-system"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:ebpfdump-operator"
@@ -39,14 +39,6 @@ def programs():
     if done.returncode:
         raise Failure("test/api/build.sh made no API server")
     return pathlib.Path(done.stdout.strip())
-
-
-def _free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 def _die_with_parent():
@@ -101,7 +93,7 @@ class Cluster:
     def __init__(self, bin):
         self.bin = pathlib.Path(bin)
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="ebpfdump-api-"))
-        self.etcd_port, self.etcd_peer, self.port = _free_ports(3)
+        self.etcd_port, self.etcd_peer, self.port = free_port(), free_port(), free_port()
         self.etcd = self.api = None
         self.started = []
         users = ['admin-token,admin,1,"system:masters"', 'nobody-token,nobody,2', f"operator-token,{OPERATOR},3"

@@ -11,7 +11,7 @@ from cluster import NAMESPACE, check, dump, equal, short, test, until
 from harness import DEVICE
 from operators import Operator, daemonset, deploy, status_of
 
-QUICK = "--lease-duration=5s", "--renew-deadline=4s"  # for a test that kills it
+QUICK = "--lease-duration=9s", "--renew-deadline=6s"  # for a test that kills it
 SECRET = "sesame-" + os.urandom(6).hex()
 
 

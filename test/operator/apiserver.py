@@ -84,6 +84,11 @@ def canonical(resources):
                 part[name] = str(int(float(value) * 1000)) + "m"
 
 
+class Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # a client whose SYN is dropped tries again after a second
+
+
 class Server:
     def __init__(self, nodes=None):
         self.lock = threading.RLock()
@@ -109,8 +114,7 @@ class Server:
 
     def listen(self):
         """One more port; the log tells them apart."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
+        server = Listener(("127.0.0.1", 0), Handler)
         server.api = self
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         self.servers.append(server)
