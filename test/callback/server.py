@@ -3,16 +3,15 @@
 import asyncio
 import gzip
 import json
+import pathlib
 import socket
 import struct
+import sys
 import threading
 import time
 
-
-def free_port(host="127.0.0.1"):
-    with socket.socket() as s:
-        s.bind((host, 0))
-        return s.getsockname()[1]
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
+from ports import free_port
 
 
 class Request:

@@ -64,8 +64,12 @@ class Cluster:
         return os.path.join(self.folder, name)
 
     def write(self, name, text, mode='w'):
-        with open(self.path(name), mode) as f:
+        """Somebody may read it just now: it is there as a whole."""
+        written = self.path(name) if mode == 'a' else self.path(name) + '.new'
+        with open(written, mode) as f:
             f.write(text if isinstance(text, str) else json.dumps(text))
+        if mode != 'a':
+            os.rename(written, self.path(name))
 
     def start(self, *arguments):
         environment = dict(os.environ, KUBECTL=self.path('kubectl'), TZ='UTC', PYTHONIOENCODING='utf-8')
@@ -149,11 +153,12 @@ def logs(c):
 
     c.write('p1.log', message(1000, 1))
     process = c.start('logs', '-o', 'json')
-    time.sleep(1)
+    read = [json.loads(process.stdout.readline())['timing_ms']]
     c.write('p2.log', message(2000, 1), mode='a')
+    read.append(json.loads(process.stdout.readline())['timing_ms'])
     c.write('p3.log', message(2500, 1))
     c.write('pods.json', pods('p1', 'p2', 'p3'))
-    read = [json.loads(process.stdout.readline())['timing_ms'] for _ in range(3)]
+    read.append(json.loads(process.stdout.readline())['timing_ms'])
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     check('logs: followed, with a loader that comes later', read == [1000, 2000, 2500] and process.returncode == 0,
@@ -179,7 +184,8 @@ def commands(c):
           (code, err))
     c.forget()
     process = c.start('start', '--for', '1h')
-    time.sleep(1.5)
+    while 'Ctrl-C' not in process.stderr.readline():
+        assert process.poll() is None, 'it ended'
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     check('start --for: Ctrl-C deletes as well', len(c.calls('delete')) == 1, c.calls('delete'))
