@@ -185,7 +185,7 @@ fuzz_seconds = $(if $(filter $(FUZZ_MAIN),$*),$(FUZZ_SECONDS),$(shell expr $(FUZ
 # New inputs go to build/; those worth keeping are merged into the corpus by hand (libFuzzer's -merge=1).
 fuzz-%: $(FUZZ_B)/%_fuzz
 	@mkdir -p $(FUZZ_B)/new/$* test/fuzz/corpus/$*
-	$(Q)$< -max_total_time=$(fuzz_seconds) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	$(Q)$< -max_total_time=$(fuzz_seconds) -timeout=60 -rss_limit_mb=2048 -print_final_stats=1 \
 		-artifact_prefix=$(FUZZ_B)/ -verbosity=0 $(FUZZ_B)/new/$* test/fuzz/corpus/$* \
 		>$(FUZZ_B)/$*.log 2>&1 || { tail -n 50 $(FUZZ_B)/$*.log; echo "not ok fuzz $*"; exit 1; }
 	@runs=$$(sed -n 's/^stat::number_of_executed_units: *//p' $(FUZZ_B)/$*.log); \

@@ -20,7 +20,7 @@ suite() { # NAME COMMAND...
 	shift
 	"$@" >"$log" 2>&1 </dev/null
 	status=$?
-	if [ $status -ne 0 ] && [ -n "${CI:-}" ] && [[ $name =~ ^(receiver|operator|operator-lean|plugin|native|native-san|callback|feedback|api|e2e|page|arm64|matrix)$ ]]; then
+	if [ $status -ne 0 ] && [ -n "${CI:-}" ] && [[ $name =~ ^(receiver|kube|operator|operator-lean|plugin|native|native-san|callback|feedback|api|e2e|page|arm64|matrix)$ ]]; then
 		echo "$name failed; its second try follows. The first said:"
 		grep -E '^not ok' "$log" | head -n 20
 		cp "$log" "$log.first"

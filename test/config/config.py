@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,9 +18,10 @@ import urllib.request
 import yaml
 
 HOME = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), '../..'))
-sys.path.insert(0, os.path.join(HOME, 'hack'))
+sys.path[:0] = [os.path.join(HOME, 'hack'), os.path.join(HOME, 'test')]
 sys.dont_write_bytecode = True
 import bundle  # noqa: E402
+from ports import free_port  # noqa: E402
 
 passed = failed = 0
 
@@ -150,9 +150,7 @@ def consistent(documents):
 # ---- config/prometheus ----
 
 def receiver_metrics(build):
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        address = '127.0.0.1:%d' % s.getsockname()[1]
+    address = '127.0.0.1:%d' % free_port()
     process = subprocess.Popen([os.path.join(build, 'ebpfdump-callback'), '--listen', address], stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     try:

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 HOME = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), '../..'))
 passed = failed = 0
@@ -105,6 +106,15 @@ def run_block(body, build):
         return done.returncode == 0, body + done.stdout[-800:] + done.stderr[-800:]
 
 
+def begin(process, output):
+    """Until it captures, or has ended."""
+    for _ in range(600):
+        with open(output.name) as said:
+            if process.poll() is not None or 'capturing' in said.read():
+                return
+        time.sleep(0.1)
+
+
 def run_lines(body, build):
     with tempfile.TemporaryDirectory() as folder:
         tree = copy_of_tree(folder, build)
@@ -112,8 +122,9 @@ def run_lines(body, build):
             with open(os.path.join(folder, 'output'), 'w+') as output:
                 process = subprocess.Popen(['bash', '-c', line], cwd=tree, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                            start_new_session=True)
+                begin(process, output)
                 try:
-                    process.wait(5)
+                    process.wait(1)
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGINT)
                 try:

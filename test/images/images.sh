@@ -117,7 +117,7 @@ health() { # IMAGE PATH ARGUMENTS...
 	servers+=($!)
 	until curl -fsS -o "$work/answer" "http://127.0.0.1:$port$path" 2>/dev/null; do
 		tries=$((tries + 1))
-		[ $tries -lt 100 ] || break
+		[ $tries -lt 300 ] || break
 		sleep 0.3
 	done
 	[ -e "$work/answer" ]
@@ -125,7 +125,7 @@ health() { # IMAGE PATH ARGUMENTS...
 	pkill -TERM -f "^/usr/bin/ebpfdump-$image --listen 127.0.0.1:$port"
 }
 
-port=$((20000 + $$ % 20000))
+port=$((10000 + $$ % 20000)) # below those that connections are given
 for image in "$@"; do
 	case $image in
 	loader)
