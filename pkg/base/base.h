@@ -158,6 +158,11 @@ uint64_t clock_wall_ns(void); /* CLOCK_REALTIME */
  * clock changes it). */
 int64_t clock_offset_ns(void);
 
+/* ---- mounts ---- */
+
+/* Where the first file system of this type ("cgroup2") is mounted. -ENOENT: nowhere. */
+int mount_find(const char *type, char *ret_path, size_t size) MUST_CHECK;
+
 /* ---- listening ---- */
 
 /*

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -38,14 +39,9 @@ static uint64_t capabilities(void)
 
 static bool cgroup2_mounted(void)
 {
-	CLEANUP(fclosep)
-	FILE *f = fopen("/proc/self/mounts", "re");
-	char line[4096], type[64];
+	char path[PATH_MAX];
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%*s %*s %63s", type) == 1 && strcmp(type, "cgroup2") == 0)
-			return true;
-	return false;
+	return mount_find("cgroup2", path, sizeof(path)) == 0;
 }
 
 /* Compressed or not. */

@@ -9,6 +9,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -102,22 +103,13 @@ static void libbpf_reason(char *out, size_t size)
 /* Where cgroup v2 is mounted. -ENOENT: nowhere. */
 static int open_root_cgroup(void)
 {
-	CLEANUP(fclosep)
-	FILE *f = fopen("/proc/self/mounts", "re");
-	char line[4096], path[2048], type[64];
+	char path[PATH_MAX];
+	int r = mount_find("cgroup2", path, sizeof(path)), fd;
 
-	if (!f)
-		return -errno;
-	while (fgets(line, sizeof(line), f)) {
-		int fd;
-
-		if (sscanf(line, "%*s %2047s %63s", path, type) != 2 ||
-			strcmp(type, "cgroup2") != 0)
-			continue;
-		fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		return fd < 0 ? -errno : fd;
-	}
-	return -ENOENT;
+	if (r)
+		return r;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
 }
 
 /* What is asked of the kernel's type information, once. */
