@@ -1428,6 +1428,9 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 			return 1;
 		}
 		c->fresh = bytes_sent(true, tp) <= 1 && tp->bytes_received == 0;
+		/* who made the socket: mostly in the same container as who reads it, which is not
+		 * known yet */
+		c->cgroup_id = bpf_skb_cgroup_id(skb);
 		if (!use_storage && to_loader(c))
 			c->verdict = V_OWN;
 	}

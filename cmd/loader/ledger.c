@@ -307,6 +307,26 @@ static void process(struct metrics *m)
 	}
 }
 
+static void pods(const struct loader *l, struct metrics *m)
+{
+	struct identity_stats s = {0};
+
+	if (l->identity)
+		identity_stats(l->identity, &s);
+	one(m, "ebpfdump_cgroups", METRICS_GAUGE,
+		"Control groups known, those gone a while ago included (--cgroups).", s.cgroups);
+	one(m, "ebpfdump_cgroups_left_out_total", METRICS_COUNTER,
+		"Control groups that are not known because there were --cgroups already: messages "
+		"from them name no pod.",
+		s.left_out);
+	one(m, "ebpfdump_cgroups_unwatched_total", METRICS_COUNTER,
+		"Control groups in which new ones go unseen (fs.inotify.max_user_watches).",
+		s.unwatched);
+	one(m, "ebpfdump_cgroups_overflows_total", METRICS_COUNTER,
+		"Times the kernel's queue of new control groups was full, and all were read anew.",
+		s.overflows);
+}
+
 void ledger_metrics(void *ctx, struct metrics *m)
 {
 	struct loader *l = ctx;
@@ -317,6 +337,7 @@ void ledger_metrics(void *ctx, struct metrics *m)
 	traffic_metrics(&l->traffic, m);
 	callback(l, m);
 	hooks(l, m);
+	pods(l, m);
 	process(m);
 }
 

@@ -58,6 +58,7 @@ static void on_message(void *ctx, const struct dump_message *message)
 	if (!l->sink)
 		return;
 	m.seq = ++l->seq;
+	pods_name(l, &m);
 	out.body_left_out = m.body.len > 0 && !sink_wants_bodies(l->sink);
 	if (out.body_left_out) {
 		m.body.len = 0;
@@ -127,6 +128,7 @@ static void loader_done(struct loader *l)
 	flow_free(l->flow);
 	sink_free(l->sink);
 	own_done(l);
+	identity_free(l->identity);
 	loop_free(l->loop);
 	(void)capture_writer_close(l->writer, NULL);
 	buf_done(&l->line);
@@ -315,6 +317,7 @@ static void drain(struct loader *l)
 	/* the loop goes on for a callback to be flushed; nothing new comes then */
 	if (l->finishing)
 		return;
+	l->turn_ns = clock_mono_ns();
 	l->wall_offset_ns = clock_offset_ns();
 	n = probe_drain(l->probe, DRAIN_MAX, on_record, l);
 	if (l->sink && n > 0)
@@ -452,6 +455,8 @@ static int wire(struct loader *l, struct err *err)
 			l->loop, TICK_MS, TICK_MS, on_tick, l, &(struct loop_source *){0});
 	if (!r)
 		r = own_wire(l);
+	if (!r)
+		r = pods_wire(l);
 	if (!r && l->spec->interfaces.count)
 		r = loop_add_timer(l->loop, INTERFACES_MS, INTERFACES_MS, on_interfaces, l,
 			&(struct loop_source *){0});

@@ -12,6 +12,7 @@
 
 #include "pkg/dump/dump.h"
 #include "pkg/flow/flow.h"
+#include "pkg/identity/identity.h"
 #include "pkg/marker/marker.h"
 #include "pkg/probe/probe.h"
 #include "pkg/sink/sink.h"
@@ -64,6 +65,9 @@ struct loader {
 	struct probe_offer offer;
 	struct probe_plan plan;
 	struct probe *probe;
+	struct identity *identity;   /* NULL: messages name no pod */
+	char cgroups[512];	     /* where cgroup v2 is mounted */
+	uint64_t turn_ns;	     /* when the last turn began: monotonic */
 	int64_t wall_offset_ns;	     /* as of the last turn */
 	uint32_t unknown_interfaces; /* bit n: interface n of the spec exists nowhere */
 	/* counters */
@@ -83,6 +87,10 @@ int own_wire(struct loader *l);
 void own_done(struct loader *l);
 /* The marker of a request that goes out on this socket: for sink_callback. */
 size_t own_line(void *loader, int fd, char *line, size_t size);
+
+/* pods.c: with the loop; for each message. */
+int pods_wire(struct loader *l);
+void pods_name(struct loader *l, struct dump_message *m);
 
 void traffic_count(struct traffic *t, const struct dump_message *m);
 void traffic_metrics(const struct traffic *t, struct metrics *m);

@@ -29,10 +29,18 @@ struct dump_conn {
 	uint32_t pid;	    /* 0 unknown */
 	char comm[16];	    /* NUL-terminated, may hold any bytes; "" unknown */
 	char interface[16]; /* NUL-terminated; "" unknown */
+	uint64_t
+		cgroup_id; /* of that process; 0 unknown. Not written: it is what pod is found by */
+};
+
+/* Whose process it is: what is not known is empty, and not written. */
+struct dump_pod {
+	struct span namespace, pod, container;
 };
 
 struct dump_message {
 	const struct dump_conn *conn;
+	struct dump_pod pod;
 	enum dump_direction direction;
 	uint64_t time_ns;  /* wall-clock time at which the first byte passed the hook */
 	uint64_t seq;	   /* number of this message among those the loader emitted */
@@ -140,9 +148,10 @@ int dump_json(const struct dump_format *format, const struct dump_message *messa
 /*
  * Appends the message as one line for people: local time (hh:mm:ss.mmm), ↑ sent or ↓ received by
  * this machine, client → server of a request and client ← server of a response, status, method,
- * host and path (of a response: what it answers), size, latency, what is wrong, process. Control
- * characters and those that turn the direction of writing never reach the terminal. Long texts are
- * cut, a line is shorter than 2500 bytes. -ENOMEM/-ENOBUFS from out (then out is as before).
+ * host and path (of a response: what it answers), size, latency, what is wrong, process, pod.
+ * Control characters and those that turn the direction of writing never reach the terminal. Long
+ * texts are cut, a line is shorter than 3500 bytes. -ENOMEM/-ENOBUFS from out (then out is as
+ * before).
  */
 int dump_text(const struct dump_format *format, const struct dump_message *message,
 	struct buf *out) MUST_CHECK;

@@ -662,6 +662,28 @@ static void put_process(struct writer *w)
 	w->p = PUT(want(w, 16), "\"");
 }
 
+static void put_known(struct writer *w, struct span key, struct span value)
+{
+	char *d;
+
+	if (value.len == 0)
+		return;
+	d = want(w, 32);
+	memcpy(d, key.p, key.len);
+	w->p = d + key.len;
+	put_line(w, value);
+	w->p = PUT(want(w, 16), "\"");
+}
+
+static void put_pod(struct writer *w)
+{
+	const struct dump_pod *pod = &w->m->pod;
+
+	put_known(w, SPAN(",\"namespace\":\""), pod->namespace);
+	put_known(w, SPAN(",\"pod\":\""), pod->pod);
+	put_known(w, SPAN(",\"container\":\""), pod->container);
+}
+
 static void put_amounts(struct writer *w, bool base64)
 {
 	const struct dump_message *m = w->m;
@@ -722,6 +744,7 @@ static void put_tail(struct writer *w)
 	w->p = PUT(want(w, 16), "\"");
 	put_ends(w);
 	put_process(w);
+	put_pod(w);
 	put_amounts(w, base64);
 	put_faults(w);
 	if (w->m->request_method.len > 0)
@@ -826,7 +849,8 @@ static size_t line_bound(const struct dump_format *format, const struct dump_mes
 	for (uint32_t i = 0; i < head->n_fields; i++)
 		bytes += head->fields[i].name.len + head->fields[i].value.len + FIELD_MAX;
 	bytes += strlen(format->node) + (m->error ? strlen(m->error) : 0) + m->request_method.len +
-		 m->request_path.len + m->request_host.len;
+		 m->request_path.len + m->request_host.len + m->pod.namespace.len + m->pod.pod.len +
+		 m->pod.container.len;
 	return FIXED_MAX + bytes * ESCAPE_MAX;
 }
 

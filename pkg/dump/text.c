@@ -3,7 +3,8 @@
  * The line for people:
  *
  *     12:34:56.789 ↑ 10.0.0.1:50000 → 10.0.0.2:80        GET  example.org/path  curl[4242]
- *     12:34:56.792 ↓ 10.0.0.1:50000 ← 10.0.0.2:80    200 GET  example.org/path  1.2 kB  3.4 ms ...
+ * shop/web-5f7/nginx 12:34:56.792 ↓ 10.0.0.1:50000 ← 10.0.0.2:80    200 GET  example.org/path  1.2
+ * kB  3.4 ms ...
  *
  * Sent or received by this machine, then always client and server, with the arrow the way the
  * message went. What does not fit its column pushes the rest to the right.
@@ -15,11 +16,14 @@
 #define PEERS_COLUMNS  36
 #define METHOD_COLUMNS 4
 /* Columns after which a text is cut. */
-#define METHOD_MAX 24
-#define HOST_MAX   80
-#define TARGET_MAX 120
-#define ERROR_MAX  120
-/* Everything at its longest: about 400 columns of up to 6 bytes. */
+#define METHOD_MAX    24
+#define HOST_MAX      80
+#define TARGET_MAX    120
+#define ERROR_MAX     120
+#define NAMESPACE_MAX 40
+#define POD_MAX	      80
+#define CONTAINER_MAX 40
+/* Everything at its longest: about 560 columns of up to 6 bytes. */
 #define LINE_MAX_BYTES 4096
 
 #define RED    "31"
@@ -350,6 +354,24 @@ static void put_process(struct line *l, const struct dump_conn *conn)
 	plain(l);
 }
 
+/* "shop/web-5f7/nginx", or a container alone */
+static void put_pod(struct line *l, const struct dump_pod *pod)
+{
+	if (pod->pod.len == 0 && pod->container.len == 0)
+		return;
+	put_str(l, "  ");
+	colour(l, DIM);
+	if (pod->pod.len > 0) {
+		put_wire(l, pod->namespace, NAMESPACE_MAX);
+		put_str(l, "/");
+		put_wire(l, pod->pod, POD_MAX);
+	}
+	if (pod->pod.len > 0 && pod->container.len > 0)
+		put_str(l, "/");
+	put_wire(l, pod->container, CONTAINER_MAX);
+	plain(l);
+}
+
 int dump_text(const struct dump_format *format, const struct dump_message *message, struct buf *out)
 {
 	struct line l;
@@ -367,6 +389,7 @@ int dump_text(const struct dump_format *format, const struct dump_message *messa
 		put_response(&l, message);
 	put_faults(&l, message);
 	put_process(&l, message->conn);
+	put_pod(&l, &message->pod);
 	put(&l, "\n", 1);
 	return buf_append(out, l.text, l.len);
 }

@@ -232,6 +232,9 @@ static void conn_owner(struct conn *c, const struct capture_record *record)
 		c->dump.pid = record->pid ? record->pid : c->dump.pid;
 		memcpy(c->dump.comm, record->comm, sizeof(c->dump.comm));
 	}
+	/* a process may be moved, too */
+	if (record->cgroup_id != 0)
+		c->dump.cgroup_id = record->cgroup_id;
 	if (unlikely(c->dump.interface[0] == '\0' && record->interface[0] != '\0'))
 		memcpy(c->dump.interface, record->interface, sizeof(c->dump.interface));
 }

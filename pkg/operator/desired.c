@@ -15,8 +15,10 @@
 #define MARKER_DIR	"/etc/ebpfdump/marker"
 #define SPOOL_DIR	"/var/spool/ebpfdump"
 #define CGROUP_DIR	"/sys/fs/cgroup"
-#define KEY_BYTES	32
-#define GRACE_S		10 /* beyond --flush-timeout, before a loader is killed */
+/* Where the kubelet keeps pods' logs; the loader's default of --pod-logs. */
+#define POD_LOGS_DIR "/var/log"
+#define KEY_BYTES    32
+#define GRACE_S	     10 /* beyond --flush-timeout, before a loader is killed */
 
 static bool has_callback(const struct spec_resource *spec)
 {
@@ -145,6 +147,18 @@ static void put_item(struct maker *m, struct json_object *items, const char *key
 	make_string(m, item, "path", path);
 }
 
+/* A directory of the node, where the node has it. */
+static void put_host_directory(struct maker *m, struct json_object *mounts,
+	struct json_object *volumes, const char *name, const char *path, const char *type)
+{
+	struct json_object *part;
+
+	put_mount(m, mounts, name, path, true);
+	part = make_object(m, put_volume(m, volumes, name), "hostPath");
+	make_string(m, part, "path", path);
+	make_string(m, part, "type", type);
+}
+
 static void put_volumes(struct maker *m, struct json_object *pod, struct json_object *container,
 	const struct spec_resource *spec)
 {
@@ -153,11 +167,14 @@ static void put_volumes(struct maker *m, struct json_object *pod, struct json_ob
 	struct json_object *part, *items = NULL;
 	char limit[32];
 
-	/* the node's root cgroup, where packets are seen from where sockets' functions are not */
-	put_mount(m, mounts, "cgroup", CGROUP_DIR, true);
-	part = make_object(m, put_volume(m, volumes, "cgroup"), "hostPath");
-	make_string(m, part, "path", CGROUP_DIR);
-	make_string(m, part, "type", "Directory");
+	/* the node's root cgroup, where packets are seen from where sockets' functions are not, and
+	 * whose names tell a process's container */
+	put_host_directory(m, mounts, volumes, "cgroup", CGROUP_DIR, "Directory");
+	/* what these hold has the pod's name in its own; a node without them still gets its loader
+	 */
+	put_host_directory(m, mounts, volumes, "pods", POD_LOGS_DIR "/pods", "DirectoryOrCreate");
+	put_host_directory(
+		m, mounts, volumes, "containers", POD_LOGS_DIR "/containers", "DirectoryOrCreate");
 	if (has_callback(spec) && spec->secret.name) {
 		put_mount(m, mounts, "callback", SECRET_DIR, true);
 		put_secret_volume(m, volumes, "callback", spec->secret.name, &items);

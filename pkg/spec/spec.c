@@ -147,6 +147,18 @@ static const struct spec_option loader_options[] = {
 		FIELD(node),
 	},
 	{
+		.flag = "pod-logs",
+		.type = SPEC_STRING,
+		.value = "DIR",
+		.fallback = "/var/log",
+		.max = 1023,
+		.group = GROUP_OUTPUT,
+		.help = "Where the kubelet keeps pods' logs: the names of what is in its directories "
+			"pods and containers tell whose process a message belongs to. No log is "
+			"read. Empty: messages name no pod.",
+		FIELD(pod_logs),
+	},
+	{
 		.flag = "log-level",
 		.path = "spec.logLevel",
 		.type = SPEC_CHOICE,
@@ -494,6 +506,19 @@ static const struct spec_option loader_options[] = {
 		.help = "Requests without a response yet that are remembered per connection, to "
 			"say what a response answers.",
 		FIELD(pending),
+	},
+	{
+		.flag = "cgroups",
+		.path = "spec.limits.cgroups",
+		.type = SPEC_UINT,
+		.value = "COUNT",
+		.fallback = "16384",
+		.min = 16,
+		.max = 1048576,
+		.group = GROUP_LIMITS,
+		.help = "Most control groups of the node that are known at once, to say whose "
+			"container a message belongs to.",
+		FIELD(cgroups),
 	},
 	{
 		.flag = "hold",

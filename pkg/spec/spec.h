@@ -55,9 +55,10 @@ struct spec {
 	uint32_t output; /* enum spec_output */
 	uint64_t line_bytes;
 	uint64_t output_buffer;
-	const char *node;   /* "": the host's name */
-	uint32_t log_level; /* enum log_level */
-	const char *listen; /* "": no telemetry */
+	const char *node;     /* "": the host's name */
+	const char *pod_logs; /* "": messages name no pod */
+	uint32_t log_level;   /* enum log_level */
+	const char *listen;   /* "": no telemetry */
 	/* its own traffic */
 	const char *marker_key_file; /* "": none */
 	uint64_t relayed_rate;
@@ -87,6 +88,7 @@ struct spec {
 	uint64_t head_bytes;
 	uint64_t headers;
 	uint64_t pending;
+	uint64_t cgroups;
 	uint64_t hold_ms;
 	uint64_t idle_ms;
 	/* files */

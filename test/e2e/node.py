@@ -79,7 +79,13 @@ class Container:
     def volume(self, volume, number):
         """The folder that it is on this machine."""
         if "hostPath" in volume:
-            return volume["hostPath"]["path"]
+            path = pathlib.Path(volume["hostPath"]["path"])
+            # the kubelet's own: this machine has none
+            if path.is_relative_to("/var/log"):
+                path = self.node.logs / path.relative_to("/var/log")
+            if volume["hostPath"].get("type") == "DirectoryOrCreate":
+                path.mkdir(parents=True, exist_ok=True)
+            return path
         here = self.dir / f"volume-{number}"
         here.mkdir(exist_ok=True)
         if "secret" in volume:
@@ -157,6 +163,7 @@ class Node:
     def __init__(self, cluster, host, image, name="node-1"):
         self.cluster, self.host, self.image, self.name = cluster, host, pathlib.Path(image).resolve(), name
         self.container, self.wrong, self.ended = None, [], []
+        self.logs = cluster.dir / f"{name}-log"
         self._stop, self._said = threading.Event(), None
         self.proxy, self.port = cluster.proxy()
         cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/os": "linux"}}})

@@ -8,7 +8,7 @@ import time
 
 import node as nodes
 from cluster import NAMESPACE, check, dump, equal, short, test, until
-from harness import DEVICE
+from harness import Container, DEVICE
 from operators import Operator, daemonset, deploy, status_of
 
 QUICK = "--lease-duration=9s", "--renew-deadline=6s"  # for a test that kills it
@@ -23,7 +23,9 @@ class World:
         deploy(c)
         self.operator = Operator(c, *QUICK)
         self.node = nodes.Node(c, net.server, image)
-        self.web = net.server.popen(["/usr/bin/python3", "-c", SERVER, net.server.ip4], stdin=subprocess.DEVNULL)
+        self.pod = Container(self.node.logs, "shop", "web-0", "server")
+        self.pod.link()
+        self.web = net.server.popen([*self.pod.wrap, "/usr/bin/python3", "-c", SERVER, net.server.ip4], stdin=subprocess.DEVNULL)
         self.count = 0
 
     def close(self):
@@ -31,6 +33,7 @@ class World:
         self.operator.process.kill()
         self.web.kill()
         self.web.wait()
+        self.pod.close()
 
     def explain(self):
         print("    the resource:", json.dumps(status_of(self.c)))
@@ -72,7 +75,8 @@ http.server.ThreadingHTTPServer((sys.argv[1], 8000), Handler).serve_forever()
 
 
 def pair(messages, path):
-    """The request for this path and its response, if both are there."""
+    """The request for this path and its response at the server's end, if both are there."""
+    messages = [m for m in messages if m["direction"] == (0 if m["status_code"] else 1)]
     request = [m for m in messages if m["path"] == path]
     if not request:
         return None
@@ -85,6 +89,7 @@ def examine(found):
     request, answer = found
     equal((request["method"], answer["status_code"], answer["body"]), ("GET", 200, "hello from the node\n"), "the exchange")
     equal({request["node"], answer["node"]}, {"node-1"}, "the node")
+    equal({(m["namespace"], m["pod"], m["container"]) for m in found}, {("shop", "web-0", "server")}, "whose it is")
 
 
 @test

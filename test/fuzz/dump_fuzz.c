@@ -92,6 +92,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	r->m.seq = r->m.time_ns = (uint64_t)data[3] << (data[4] & 63);
 	if (data[0] & 8)
 		r->m.error = node;
+	if (data[0] & 16)
+		r->m.pod = (struct dump_pod){span_of(node, strlen(node)), rest, rest};
 
 	r->head.status = data[0] & 1 ? (uint16_t)(data[3] << 8 | data[4]) : 0;
 	r->head.method = ref_add(r, next_part(&rest));

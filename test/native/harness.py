@@ -10,6 +10,7 @@ import atexit
 import base64
 import contextlib
 import ctypes
+import errno
 import functools
 import http.client
 import json
@@ -25,6 +26,7 @@ import tempfile
 import threading
 import time
 import traceback
+import uuid
 
 HERE = pathlib.Path(__file__).resolve().parent
 TREE = HERE.parent.parent
@@ -128,6 +130,48 @@ class Host:
             return subprocess.Popen(argv, **options)
 
 
+class Container:
+    """
+    Control groups and log directories as a runtime and a kubelet make them, with this machine's real cgroup v2. `wrap` starts a
+    program in it. logs: that machine's /var/log.
+    """
+
+    def __init__(self, logs, namespace=None, pod=None, name=None):
+        root = [line.split()[1] for line in open("/proc/mounts") if line.split()[2] == "cgroup2"]
+        check(root, "no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
+        self.logs, self.namespace, self.pod, self.name = pathlib.Path(logs), namespace, pod, name
+        self.id, self.uid = os.urandom(32).hex(), str(uuid.uuid4())
+        if pod:
+            slices = "kubepods.slice", "kubepods-burstable.slice", f"kubepods-burstable-pod{self.uid.replace('-', '_')}.slice"
+            (self.logs / "pods" / f"{namespace}_{pod}_{self.uid}" / name).mkdir(parents=True)
+            (self.logs / "containers").mkdir(exist_ok=True)
+        else:
+            slices = "system.slice",
+        self.dirs = [pathlib.Path(root[0]).joinpath(*slices[:n + 1]) for n in range(len(slices))]
+        self.dirs.append(self.dirs[-1] / f"{'cri-containerd' if pod else 'docker'}-{self.id}.scope")
+        self.dirs[-1].mkdir(parents=True)
+        self.wrap = "sh", "-c", 'echo $$ > "$1/cgroup.procs" && shift && exec "$@"', "sh", self.dirs[-1]
+
+    def link(self):
+        """What the kubelet does once it has started it."""
+        target = self.logs / "pods" / f"{self.namespace}_{self.pod}_{self.uid}" / self.name / "0.log"
+        (self.logs / "containers" / f"{self.pod}_{self.namespace}_{self.name}-{self.id}.log").symlink_to(target)
+
+    def close(self):
+        """Its programs have ended: their cgroup may take a moment to know it."""
+        until(self._empty, f"{self.dirs[-1]} to be empty")
+        for directory in reversed(self.dirs[:-1]):
+            with contextlib.suppress(OSError):  # others are in it
+                directory.rmdir()
+
+    def _empty(self):
+        try:
+            self.dirs[-1].rmdir()
+        except OSError as e:
+            return e.errno == errno.ENOENT
+        return True
+
+
 class Net:
     """Two hosts and a cable."""
 
@@ -168,7 +212,7 @@ SEED_KEYS = {"direction": int, "timing_ms": int, "remote_ip": str, "remote_port"
              "status_code": int, "version": str, "headers": dict, "body": str}
 OTHER_KEYS = {"src_ip": str, "src_port": int, "dst_ip": str, "dst_port": int, "interface": str, "node": str,
               "pid": int, "comm": str, "seq": int, "body_bytes": int, "body_truncated": bool, "gap_bytes": int}
-MORE_KEYS = {"body_encoding": str, "error": str, "headers_truncated": bool, "latency_us": int, "request": dict}
+MORE_KEYS = {"namespace": str, "pod": str, "container": str, "body_encoding": str, "error": str, "headers_truncated": bool, "latency_us": int, "request": dict}
 
 _SCHEMA_PATH = TREE / "docs" / "networkdump.schema.json"
 _SCHEMA = json.loads(_SCHEMA_PATH.read_text()) if _SCHEMA_PATH.exists() else None
@@ -610,6 +654,11 @@ class Test:
         loader = Loader(*(QUIET if quiet else ()), *flags, **options)
         self.stack.callback(loader.kill)
         return loader
+
+    def container(self, *names):
+        container = Container(self.dir / "log", *names)
+        self.stack.callback(container.close)
+        return container
 
     def spawn(self, host, argv, **options):
         """A program in the background; killed at the end."""

@@ -2,11 +2,12 @@
 """The loader as a process: its flags, its end, its privileges, its place among other processes."""
 import os
 import pathlib
+import random
 import re
 import signal
 import subprocess
 
-from harness import (LIMIT, Loader, check, equal, exchange_by_sockets, path_of, short, test, until)
+from harness import (HERE, LIMIT, PYTHON, Loader, check, equal, exchange_by_sockets, path_of, short, test, until)
 
 
 def run(*flags, program=None, wrap=(), env=None):
@@ -184,6 +185,61 @@ def pid_namespace(t):
     # by its pid: others of that name may run here
     own = loader.select(lambda m: m["pid"] == int(inner))
     check(not own, lambda: f"its own messages: {short(own)}")
+
+
+@test
+def whose_messages_they_are(t):
+    """Pods and containers that are there, that come, that are gone before their message is looked at; and none."""
+    web = t.container("shop", "web-5f7d", "nginx")
+    web.link()
+    host = t.net.server
+    server = t.spawn(host, [*web.wrap, PYTHON, HERE / "server.py", host.ip4, 8000])
+    t.listening(host, host.ip4, 8000, server)
+    # nothing is drained for a while: the short ones below are gone by then
+    loader = t.start("--pod-logs", t.dir / "log", "--poll-interval=300ms").ready()
+
+    def whose(m):
+        return tuple(m.get(k) for k in ("namespace", "pod", "container"))
+
+    def asked(client, path):
+        """The client's messages, once the server's are known to be its own."""
+        e = loader.exchange(path)
+        equal({whose(m) for m in e.request_in + e.response_out}, {("shop", "web-5f7d", "nginx")}, "whose server")
+        equal(len({whose(m) for m in e.request_out + e.response_in}), 1, "whose client: two answers")
+        equal(whose(e.request_out[0]), client, "whose client")
+
+    def curl(*wrap):
+        path = t.path(f"{len(wrap)}-{random.getrandbits(32):x}")
+        t.run(t.net.client, [*wrap, "curl", "-sS", "--noproxy", "*", "--max-time", LIMIT, f"http://{host.ip4}:8000{path}"])
+        return path
+
+    asked((None, None, None), curl())
+    job = t.container("batch", "import.1", "curl")
+    job.link()
+    first = curl(*job.wrap)
+    job.close()
+    docker = t.container()
+    second = curl(*docker.wrap)
+    docker.close()
+    asked(("batch", "import.1", "curl"), first)
+    asked((None, None, docker.id[:12]), second)
+    # the kubelet's link comes late
+    late = t.container("shop", "late", "curl")
+    asked(("shop", "late", None), curl(*late.wrap))
+    late.link()
+
+    def found():
+        path = curl(*late.wrap)
+        return whose(loader.exchange(path).request_out[0]) == ("shop", "late", "curl")
+    until(found, "the container's name")
+    m = loader.metrics()
+    check(m.sum("ebpfdump_cgroups") > 3, "cgroups are known")
+    equal(m.sum("ebpfdump_cgroups_left_out_total"), 0, "cgroups left out")
+    loader.stop()
+    # not asked for
+    loader = t.start("--pod-logs=").ready()
+    equal(whose(loader.exchange(curl()).request_in[0]), (None, None, None), "whose server")
+    loader.stop()
 
 
 @test

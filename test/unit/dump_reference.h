@@ -299,6 +299,12 @@ static inline void ref_add_body(struct json_object *o, const struct dump_message
 			 : json_object_new_string_len(m->body.p ? m->body.p : "", (int)len));
 }
 
+static inline void ref_add_known(struct json_object *o, const char *key, struct span value)
+{
+	if (value.len > 0)
+		json_object_object_add(o, key, ref_string(ref_text(value)));
+}
+
 static inline struct json_object *ref_object(
 	const struct dump_format *format, const struct dump_message *m)
 {
@@ -327,6 +333,9 @@ static inline struct json_object *ref_object(
 	json_object_object_add(o, "node", ref_string(ref_text(span_str(format->node))));
 	json_object_object_add(o, "pid", json_object_new_uint64(m->conn->pid));
 	json_object_object_add(o, "comm", ref_string(ref_text(span_str(m->conn->comm))));
+	ref_add_known(o, "namespace", m->pod.namespace);
+	ref_add_known(o, "pod", m->pod.pod);
+	ref_add_known(o, "container", m->pod.container);
 	json_object_object_add(o, "seq", json_object_new_uint64(m->seq));
 	json_object_object_add(o, "body_bytes", json_object_new_uint64(m->body_bytes));
 	json_object_object_add(o, "body_truncated", json_object_new_boolean(m->body_truncated));

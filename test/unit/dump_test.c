@@ -217,6 +217,10 @@ static void check_everywhere(struct span s)
 	check_whole(ref_done(r));
 	r->m.body_truncated = true;
 	check_whole(ref_done(r));
+	r->m.pod = (struct dump_pod){s, s, s};
+	check_whole(ref_done(r));
+	r->m.pod = (struct dump_pod){.container = s};
+	check_whole(ref_done(r));
 
 	response->m.request_method = response->m.request_path = response->m.request_host = s;
 	check_whole(ref_done(response));
@@ -880,6 +884,7 @@ START_TEST(limit_at_its_worst)
 	r->m.time_ns = r->m.seq = r->m.body_bytes = r->m.gap_bytes = UINT64_MAX;
 	r->m.latency_us = UINT64_MAX;
 	r->m.error = node;
+	r->m.pod = (struct dump_pod){s, s, s};
 	r->m.request_method = r->m.request_path = r->m.request_host = s;
 	for (int i = 0; i < 3000; i++)
 		ref_field(r, SPAN("A"), span_of(text, 100));
@@ -1092,6 +1097,7 @@ START_TEST(schema)
 	memset(text, 'x', sizeof(text));
 	ref_field(full, SPAN("A"), span_of(text, sizeof(text)));
 	ref_body(full, span_of("\0", 1));
+	full->m.pod = (struct dump_pod){SPAN("shop"), SPAN("web"), SPAN("nginx")};
 	full->m.error = "error";
 	full->m.request_method = full->m.request_path = full->m.request_host = SPAN("x");
 	line_of(&out, &small, ref_done(full));
@@ -1183,6 +1189,16 @@ START_TEST(text_lines)
 	ck_assert_str_eq(text_of_message(&out, false, ref_done(response)),
 		"22:13:20.123 ↓ [::1]:50000 ← 10.0.0.2:80            200 GET  example.org/path  "
 		"1.2 kB  3.4 ms\n");
+	request->m.pod = (struct dump_pod){SPAN("shop"), SPAN("web-5f7"), SPAN("nginx")};
+	ck_assert_str_eq(text_of_message(&out, false, ref_done(request)),
+		"22:13:20.123 ↓ 10.0.0.2:80 → 10.0.0.1:50000             OPTIONS example.org/path  "
+		"10 B  curl[4242]  shop/web-5f7/nginx\n");
+	request->m.pod.container = SPAN("");
+	ck_assert_ptr_nonnull(strstr(
+		text_of_message(&out, false, ref_done(request)), "  curl[4242]  shop/web-5f7\n"));
+	request->m.pod = (struct dump_pod){.container = SPAN("0123456789ab")};
+	ck_assert_ptr_nonnull(strstr(
+		text_of_message(&out, false, ref_done(request)), "  curl[4242]  0123456789ab\n"));
 }
 END_TEST
 
@@ -1288,7 +1304,7 @@ static void check_harmless(const struct dump_message *m)
 
 	text_of_message(&out, false, m);
 	ck_assert_uint_eq(utf8_valid(out.data, out.len), out.len);
-	ck_assert_uint_lt(out.len, 2500);
+	ck_assert_uint_lt(out.len, 3500);
 	ck_assert_int_eq(out.data[out.len - 1], '\n');
 	for (size_t i = 0; i < out.len - 1; i++) {
 		unsigned char c = (unsigned char)out.data[i];
@@ -1313,6 +1329,7 @@ static void check_harmless_byte(char byte, int kind)
 		r->head.method = r->head.target = ref_add(r, s);
 	ref_field(r, SPAN("Host"), s);
 	memcpy(r->conn.comm, text, 15);
+	r->m.pod = (struct dump_pod){s, s, s};
 	r->m.request_method = r->m.request_path = r->m.request_host = s;
 	check_harmless(ref_done(r));
 }
