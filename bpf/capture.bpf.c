@@ -117,6 +117,8 @@ struct conn {
 	u32 ifindex;
 	u32 next[2]; /* sequence number behind what was seen */
 	u32 tries;
+	u32 isn_difference; /* as the record has it, if isn_known */
+	u32 reserved;
 	u16 family;
 	u16 local_port;
 	u16 remote_port;
@@ -126,7 +128,7 @@ struct conn {
 	u8 side[2];    /* enum side */
 	u8 n_start[2]; /* bytes in start, while S_MAYBE */
 	u8 ended;      /* bits 1 << direction: END was sent */
-	u8 reserved;
+	u8 isn_known;
 	u64 start[2][2]; /* first bytes of a direction, while S_MAYBE */
 	u8 local_addr[16];
 	u8 remote_addr[16];
@@ -276,7 +278,7 @@ static __always_inline void fill(
 	rec->seq = seq;
 	rec->length = 0;
 	rec->captured = 0;
-	rec->flags = flags;
+	rec->flags = flags | (c->isn_known ? CAPTURE_F_ISN : 0);
 	rec->pid = c->pid;
 	rec->netns = c->netns;
 	rec->ifindex = c->ifindex;
@@ -284,7 +286,7 @@ static __always_inline void fill(
 	rec->local_port = c->local_port;
 	rec->remote_port = c->remote_port;
 	rec->reserved16 = 0;
-	rec->reserved32 = 0;
+	rec->isn_difference = c->isn_difference;
 	__builtin_memcpy(rec->local_addr, c->local_addr, 16);
 	__builtin_memcpy(rec->remote_addr, c->remote_addr, 16);
 	__builtin_memcpy(rec->comm, c->comm, 16);
@@ -380,7 +382,7 @@ static __always_inline int emit_more(u32 program, u32 memory, void *skb)
 	if (!count || !call)
 		return EMIT_FAULT;
 	call->head.seq = call->seq;
-	call->head.flags = call->flags;
+	call->head.flags = call->flags | (call->head.flags & CAPTURE_F_ISN);
 	return emit(count, call, NULL, memory, skb);
 }
 
@@ -571,6 +573,20 @@ static __always_inline struct conn *conn_make(
 	if (bpf_map_update_elem(&conns, &key, c, BPF_ANY))
 		return NULL;
 	return bpf_map_lookup_elem(&conns, &key);
+}
+
+/* Once the connection is established. What the counters count since then, they count in the
+ * sequence number as well. */
+static __always_inline void conn_isn(struct conn *c, struct sock *sk)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
+	u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+
+	if (state == TCP_SYN_SENT || state == TCP_CLOSE)
+		return;
+	c->isn_difference = BPF_CORE_READ(tp, snd_una) - (u32)BPF_CORE_READ(tp, bytes_acked) -
+			    (BPF_CORE_READ(tp, rcv_nxt) - (u32)BPF_CORE_READ(tp, bytes_received));
+	c->isn_known = 1;
 }
 
 /* Who calls. False if it is the loader itself. */
@@ -1035,6 +1051,8 @@ static __always_inline int sent(bool btf, struct sock *sk, struct msghdr *msg)
 	count->seen += bytes;
 	if (unwanted(count, c, sk, bytes))
 		return 0;
+	if (!c->isn_known)
+		conn_isn(c, sk);
 	buffers_of(btf, msg, &call->b);
 	call->bytes = bytes;
 	take_call(count, CAPTURE_P_EGRESS, call, c, sk, CAPTURE_EGRESS, seq, flags);
@@ -1184,6 +1202,8 @@ static __always_inline int received(bool btf, struct sock *sk, struct msghdr *ms
 	count->seen += bytes;
 	if (unwanted(count, c, sk, bytes))
 		return 0;
+	if (!c->isn_known)
+		conn_isn(c, sk);
 	call->bytes = bytes;
 	if (saved) {
 		call->b = *saved;
@@ -1438,6 +1458,8 @@ int cgroup_skb__ingress(struct __sk_buff *skb)
 	count->seen += left;
 	if (unwanted(count, c, sk, left))
 		return 1;
+	if (!c->isn_known)
+		conn_isn(c, sk);
 	if (c->verdict == V_HTTP) {
 		if (ignored(count, c, left))
 			return 1;

@@ -58,6 +58,9 @@ enum capture_flags {
 	 * socket and not accepted, and now other bytes are offered in their place.
 	 */
 	CAPTURE_F_RETRACT = 1 << 5,
+	/* `isn_difference` is valid: not before the connection is established, in recorded files
+	 * not always. */
+	CAPTURE_F_ISN = 1 << 6,
 };
 
 struct capture_record {
@@ -79,8 +82,14 @@ struct capture_record {
 	__u16 family;	  /* AF_INET or AF_INET6; v4-mapped addresses are AF_INET already */
 	__u16 local_port; /* host byte order */
 	__u16 remote_port;
-	__u16 reserved16;    /* 0 */
-	__u32 reserved32;    /* 0 */
+	__u16 reserved16; /* 0 */
+	/*
+	 * How far apart the two streams began: the local initial sequence number less the remote
+	 * one, as the kernel's counters tell them. These count the SYN of the end that opened the
+	 * connection, so there the difference is one too small. With a byte's sequence number it
+	 * names a place in all connections, the same at both ends.
+	 */
+	__u32 isn_difference;
 	__u8 local_addr[16]; /* AF_INET: the first 4 bytes */
 	__u8 remote_addr[16];
 	char comm[16];	    /* thread name, NUL-terminated; empty: unknown */

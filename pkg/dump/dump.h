@@ -42,8 +42,9 @@ struct dump_message {
 	const struct dump_conn *conn;
 	struct dump_pod pod;
 	enum dump_direction direction;
-	uint64_t time_ns;  /* wall-clock time at which the first byte passed the hook */
-	uint64_t seq;	   /* number of this message among those the loader emitted */
+	uint64_t time_ns;     /* wall-clock time at which the first byte passed the hook */
+	uint64_t seq;	      /* number of this message among those the loader emitted */
+	uint64_t exchange_id; /* of a request and its responses, at both ends; 0: unknown */
 	const char *bytes; /* what head's slices are relative to; not NULL. The first head->size of
 			      them may all be read */
 	const struct http_head *head;

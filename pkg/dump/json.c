@@ -684,12 +684,24 @@ static void put_pod(struct writer *w)
 	put_known(w, SPAN(",\"container\":\""), pod->container);
 }
 
+/* 16 hexadecimal digits. */
+static char *put_exchange_id(char *d, uint64_t id)
+{
+	d = PUT(d, ",\"exchange_id\":\"");
+	for (int shift = 60; shift >= 0; shift -= 4)
+		*d++ = "0123456789abcdef"[id >> shift & 15];
+	return PUT(d, "\"");
+}
+
 static void put_amounts(struct writer *w, bool base64)
 {
 	const struct dump_message *m = w->m;
 	char *d;
 
-	d = PUT(want(w, 256), ",\"seq\":");
+	d = want(w, 256);
+	if (m->exchange_id)
+		d = put_exchange_id(d, m->exchange_id);
+	d = PUT(d, ",\"seq\":");
 	d = put_number(d, m->seq);
 	d = PUT(d, ",\"body_bytes\":");
 	d = put_number(d, m->body_bytes);

@@ -235,6 +235,10 @@ static void conn_owner(struct conn *c, const struct capture_record *record)
 	/* a process may be moved, too */
 	if (record->cgroup_id != 0)
 		c->dump.cgroup_id = record->cgroup_id;
+	if (unlikely(!c->isn_known) && record->flags & CAPTURE_F_ISN) {
+		c->isn_known = true;
+		c->isn_difference = record->isn_difference;
+	}
 	if (unlikely(c->dump.interface[0] == '\0' && record->interface[0] != '\0'))
 		memcpy(c->dump.interface, record->interface, sizeof(c->dump.interface));
 }

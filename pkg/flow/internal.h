@@ -70,6 +70,7 @@ struct pending {
 	uint16_t method_len, path_len, host_len;
 	uint8_t direction;
 	bool left_out;
+	uint64_t exchange_id;
 	char text[];
 };
 
@@ -80,13 +81,14 @@ struct message {
 	uint64_t raw;	   /* captured bytes */
 	uint64_t body_bytes;
 	uint64_t gap_bytes;
-	const char *error; /* flow's own */
-	struct span body;  /* what is kept */
-	bool scratch;	   /* body is in flow->body */
-	bool body_cut;	   /* no memory to keep more of the body */
-	bool borrowed;	   /* request stays in the queue (1xx) */
-	uint8_t verdict;   /* enum flow_verdict */
-	uint32_t seq;	   /* of the first byte, once the head is complete */
+	const char *error;    /* flow's own */
+	struct span body;     /* what is kept */
+	bool scratch;	      /* body is in flow->body */
+	bool body_cut;	      /* no memory to keep more of the body */
+	bool borrowed;	      /* request stays in the queue (1xx) */
+	uint8_t verdict;      /* enum flow_verdict */
+	uint32_t seq;	      /* of the first byte, once the head is complete */
+	uint64_t exchange_id; /* if it is a request; 0: unknown */
 	struct pending *request;
 };
 
@@ -150,11 +152,13 @@ struct conn {
 	uint64_t charged;
 	struct pending *first, *last;
 	uint32_t n_pending;
-	uint32_t forgotten;	  /* outstanding requests that came before `first` */
-	bool unsure;		  /* messages may be missing: pair only what is alone */
-	bool crowded;		  /* unsure, and more than one request is outstanding */
-	bool stray;		  /* a response without a request came since the last request */
-	bool missed;		  /* the last of `forgotten` is one that pair_missed() assumed */
+	uint32_t forgotten; /* outstanding requests that came before `first` */
+	bool unsure;	    /* messages may be missing: pair only what is alone */
+	bool crowded;	    /* unsure, and more than one request is outstanding */
+	bool stray;	    /* a response without a request came since the last request */
+	bool missed;	    /* the last of `forgotten` is one that pair_missed() assumed */
+	bool isn_known;
+	uint32_t isn_difference;  /* as its records have it, if isn_known */
 	uint8_t left;		  /* enum left: no message is looked for any more */
 	struct stream streams[2]; /* enum capture_direction */
 	struct dump_conn dump;
@@ -241,6 +245,8 @@ bool message_begins(const char *p, size_t len);
 
 /* pair.c */
 
+/* The id of the exchange whose request goes this way and begins there. */
+uint64_t pair_exchange_id(const struct conn *c, unsigned dir, uint32_t seq);
 void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct message *m);
 /* Sets m->request, if there is one. */
 void pair_take(struct flow *flow, struct conn *c, unsigned dir, struct message *m);

@@ -117,6 +117,7 @@ static void finish(struct flow *flow, struct conn *c, unsigned dir, struct messa
 		.gap_bytes = m->gap_bytes,
 		.body_truncated = m->body.len < m->body_bytes,
 		.error = error_of(flow, m, body),
+		.exchange_id = m->head.kind == HTTP_REQUEST ? m->exchange_id : 0,
 	};
 	const struct pending *p = m->request;
 
@@ -125,6 +126,7 @@ static void finish(struct flow *flow, struct conn *c, unsigned dir, struct messa
 		return;
 	}
 	if (p) {
+		d.exchange_id = p->exchange_id;
 		d.request_method = head_span(p, 0, p->method_len);
 		d.request_path = head_span(p, p->method_len, p->path_len);
 		d.request_host = head_span(p, (size_t)p->method_len + p->path_len, p->host_len);
@@ -264,6 +266,14 @@ static void message_init(struct message *m, const struct when *when, const char 
 	m->body = span_of(NULL, 0);
 	m->scratch = m->body_cut = m->borrowed = false;
 	m->request = NULL;
+	m->exchange_id = 0;
+}
+
+/* Where its first byte stands. */
+static void message_place(struct message *m, const struct conn *c, unsigned dir, uint32_t seq)
+{
+	m->seq = seq;
+	m->exchange_id = pair_exchange_id(c, dir, seq);
 }
 
 static void set_role(struct conn *c, unsigned dir, enum http_kind kind)
@@ -632,7 +642,7 @@ static size_t take_idle(struct flow *flow, struct conn *c, unsigned dir, const s
 	size = http_head_end(p, MIN(len, head_max), &scanned);
 	if (likely(size > 0)) {
 		message_init(&m, when, p, size);
-		m.seq = s->at;
+		message_place(&m, c, dir, s->at);
 		return size + take_message(flow, c, dir, &m, size, p + size, len - size);
 	}
 	if (len >= head_max) {
@@ -694,7 +704,7 @@ static size_t take_head(struct flow *flow, struct conn *c, unsigned dir, const c
 	/* the bytes behind the head are still in the record */
 	own = size - before;
 	message_init(&m, &h->when, h->data, size);
-	m.seq = s->at - (uint32_t)before;
+	message_place(&m, c, dir, s->at - (uint32_t)before);
 	own += take_message(flow, c, dir, &m, size, p + own, len - own);
 	flow->stats.bytes_unfinished -= h->len;
 	flow_uncharge(flow, c, sizeof(*h) + h->cap);

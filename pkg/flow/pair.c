@@ -24,6 +24,26 @@ void pair_free(struct flow *flow, struct conn *c, struct pending *p)
 	flow->n_free_pending++;
 }
 
+/*
+ * The request's place: the sequence number of its first byte, and how far the client's initial
+ * sequence number is from the server's. Both ends know both, and no translation of addresses
+ * changes them. The client is who opened the connection, all but always, and is corrected for it.
+ * The rest spreads the bits (splitmix64's last steps, a bijection): two exchanges with one id would
+ * have the same place.
+ */
+uint64_t pair_exchange_id(const struct conn *c, unsigned dir, uint32_t seq)
+{
+	uint32_t apart = dir == CAPTURE_EGRESS ? c->isn_difference + 1 : -c->isn_difference;
+	uint64_t id = (uint64_t)apart << 32 | seq;
+
+	if (!c->isn_known)
+		return 0;
+	id = (id ^ id >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	id = (id ^ id >> 27) * UINT64_C(0x94d049bb133111eb);
+	id ^= id >> 31;
+	return id ? id : 1;
+}
+
 static struct pending *pending_new(struct flow *flow, struct conn *c, size_t text)
 {
 	size_t size = MAX(sizeof(struct pending) + text, (size_t)PENDING_SMALL);
@@ -150,6 +170,7 @@ void pair_push(struct flow *flow, struct conn *c, unsigned dir, const struct mes
 	p->mono_ns = m->when.mono_ns;
 	p->direction = (uint8_t)dir;
 	p->left_out = m->verdict != FLOW_KEEP;
+	p->exchange_id = m->exchange_id;
 	p->method_len = (uint16_t)method.len;
 	p->path_len = (uint16_t)path.len;
 	p->host_len = (uint16_t)host.len;

@@ -43,6 +43,7 @@ static const struct key keys[] = {
 	{SPAN("comm"), KIND_TEXT, MSG_COMM, 0, NULL},
 	{SPAN("namespace"), KIND_TEXT, MSG_NAMESPACE, 0, NULL},
 	{SPAN("pod"), KIND_TEXT, MSG_POD, 0, NULL},
+	{SPAN("exchange_id"), KIND_TEXT, MSG_EXCHANGE_ID, 0, NULL},
 	{SPAN("body_bytes"), KIND_NUMBER, MSG_BODY_BYTES, NUMBER_MAX, NULL},
 	{SPAN("error"), KIND_TEXT, MSG_ERROR, 0, NULL},
 	{SPAN("latency_us"), KIND_NUMBER, MSG_LATENCY_US, NUMBER_MAX, NULL},

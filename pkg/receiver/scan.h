@@ -28,6 +28,7 @@ enum message_text {
 	MSG_COMM,
 	MSG_NAMESPACE,
 	MSG_POD,
+	MSG_EXCHANGE_ID,
 	MSG_ERROR,
 	MSG_HOST, /* the first value of the header Host */
 	MSG_REQUEST_METHOD,

@@ -4,10 +4,10 @@
  * name the exchange: whoever watches goes through it with a number of his own. Those exchanges that
  * lack one half hang in a hash table by connection and the end that saw it.
  *
- * A response goes to the request that it says it answers (method and path, and when: its own time
- * less its latency), whichever of the two comes first: loaders send several POSTs at a time. One
- * that does not say so, of a sender that knows the seed's ten keys only, goes to the oldest request
- * of its connection that waits.
+ * A response goes to the request with its exchange_id, whichever of the two comes first: loaders
+ * send several POSTs at a time. Where one lacks that, to the request that it says it answers
+ * (method and path, and when: its own time less its latency). One that does not say so, of a sender
+ * that knows the seed's ten keys only, goes to the oldest request of its connection that waits.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -195,6 +195,10 @@ static uint64_t distance(const struct message *request, const struct message *re
 {
 	uint64_t asked = response->number[MSG_TIMING_MS], at = request->number[MSG_TIMING_MS], d;
 
+	if (request->text[MSG_EXCHANGE_ID].len > 0 && response->text[MSG_EXCHANGE_ID].len > 0)
+		return span_eq(request->text[MSG_EXCHANGE_ID], response->text[MSG_EXCHANGE_ID])
+			       ? 0
+			       : UINT64_MAX;
 	if (!response->text[MSG_REQUEST_METHOD].p)
 		return response->text[MSG_SRC_IP].p ? UINT64_MAX : 0;
 	if (!span_eq(request->text[MSG_METHOD], response->text[MSG_REQUEST_METHOD]) ||

@@ -92,6 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	r->m.seq = r->m.time_ns = (uint64_t)data[3] << (data[4] & 63);
 	if (data[0] & 8)
 		r->m.error = node;
+	r->m.exchange_id = data[0] & 32 ? r->m.time_ns : 0;
 	if (data[0] & 16)
 		r->m.pod = (struct dump_pod){span_of(node, strlen(node)), rest, rest};
 

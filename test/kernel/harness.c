@@ -1197,6 +1197,25 @@ void compare(const struct conn *k, enum view v, struct json_object *m, const str
 		compare_answers(v, m, want->answers);
 }
 
+/* One id for a request and its response, at both ends. */
+static void compare_exchange(const struct seen *seen, int i)
+{
+	const char *id = NULL;
+
+	for (int v = 0; v < VIEWS; v++) {
+		struct json_object *m = i < seen->n[v] ? seen->m[v][i] : NULL;
+		const char *got = m ? key_string(m, "exchange_id") : NULL;
+
+		if (!m || ((v == RESP_OUT || v == RESP_IN) && !key(m, "request")))
+			continue;
+		EXPECT(got && strlen(got) == 16, "%s: exchange_id is %s", view_name(v),
+			got ? got : "missing");
+		EXPECT(!id || (got && strcmp(got, id) == 0), "%s: exchange_id is %s, not %s",
+			view_name(v), got ? got : "missing", id);
+		id = got;
+	}
+}
+
 void compare_all(const struct conn *k, const struct seen *seen, int i, const struct want *req,
 	const struct want *resp)
 {
@@ -1206,4 +1225,6 @@ void compare_all(const struct conn *k, const struct seen *seen, int i, const str
 		if (want && i < seen->n[v])
 			compare(k, v, seen->m[v][i], want);
 	}
+	if (req && resp)
+		compare_exchange(seen, i);
 }

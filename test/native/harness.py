@@ -212,7 +212,7 @@ SEED_KEYS = {"direction": int, "timing_ms": int, "remote_ip": str, "remote_port"
              "status_code": int, "version": str, "headers": dict, "body": str}
 OTHER_KEYS = {"src_ip": str, "src_port": int, "dst_ip": str, "dst_port": int, "interface": str, "node": str,
               "pid": int, "comm": str, "seq": int, "body_bytes": int, "body_truncated": bool, "gap_bytes": int}
-MORE_KEYS = {"namespace": str, "pod": str, "container": str, "body_encoding": str, "error": str, "headers_truncated": bool, "latency_us": int, "request": dict}
+MORE_KEYS = {"namespace": str, "pod": str, "container": str, "exchange_id": str, "body_encoding": str, "error": str, "headers_truncated": bool, "latency_us": int, "request": dict}
 
 _SCHEMA_PATH = TREE / "docs" / "networkdump.schema.json"
 _SCHEMA = json.loads(_SCHEMA_PATH.read_text()) if _SCHEMA_PATH.exists() else None
@@ -530,6 +530,9 @@ class Loader:
         if e.counts() != tuple(counts):
             raise Failure(f"{path}: {e.counts()} messages (requests out, in, responses out, in) instead of {counts}: "
                           f"{short(e.all)}")
+        if max(e.counts()) == 1:
+            ids = {m.get("exchange_id") for m in e.all if not is_response(m) or "request" in m}
+            check(len(ids) == 1 and None not in ids, lambda: f"{path}: not one exchange_id: {[(m['direction'], m['status_code'], m.get('exchange_id')) for m in e.all]}")
         return e
 
     def fence(self):

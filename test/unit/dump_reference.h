@@ -336,6 +336,12 @@ static inline struct json_object *ref_object(
 	ref_add_known(o, "namespace", m->pod.namespace);
 	ref_add_known(o, "pod", m->pod.pod);
 	ref_add_known(o, "container", m->pod.container);
+	if (m->exchange_id) {
+		char id[17];
+
+		snprintf(id, sizeof(id), "%016llx", (unsigned long long)m->exchange_id);
+		json_object_object_add(o, "exchange_id", json_object_new_string(id));
+	}
 	json_object_object_add(o, "seq", json_object_new_uint64(m->seq));
 	json_object_object_add(o, "body_bytes", json_object_new_uint64(m->body_bytes));
 	json_object_object_add(o, "body_truncated", json_object_new_boolean(m->body_truncated));

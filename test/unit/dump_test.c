@@ -2,6 +2,7 @@
 #include <check.h>
 #include <errno.h>
 #include <json-c/json.h>
+#include <regex.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -219,6 +220,7 @@ static void check_everywhere(struct span s)
 	check_whole(ref_done(r));
 	r->m.pod = (struct dump_pod){s, s, s};
 	check_whole(ref_done(r));
+	r->m.exchange_id = UINT64_C(0x0123456789abcdef);
 	r->m.pod = (struct dump_pod){.container = s};
 	check_whole(ref_done(r));
 
@@ -885,6 +887,7 @@ START_TEST(limit_at_its_worst)
 	r->m.latency_us = UINT64_MAX;
 	r->m.error = node;
 	r->m.pod = (struct dump_pod){s, s, s};
+	r->m.exchange_id = UINT64_MAX;
 	r->m.request_method = r->m.request_path = r->m.request_host = s;
 	for (int i = 0; i < 3000; i++)
 		ref_field(r, SPAN("A"), span_of(text, 100));
@@ -995,6 +998,17 @@ static bool type_fits(struct json_object *value, const char *type)
 	return !strcmp(type, "object") && json_object_is_type(value, json_type_object);
 }
 
+static bool matches(struct json_object *value, const char *pattern)
+{
+	regex_t regex;
+	int r;
+
+	ck_assert_int_eq(regcomp(&regex, pattern, REG_EXTENDED | REG_NOSUB), 0);
+	r = regexec(&regex, json_object_get_string(value), 0, NULL, 0);
+	regfree(&regex);
+	return r == 0;
+}
+
 /* The part of JSON Schema that ours uses; an unknown keyword fails. */
 static void check_schema(struct json_object *schema, struct json_object *value, const char *where)
 {
@@ -1014,6 +1028,8 @@ static void check_schema(struct json_object *schema, struct json_object *value, 
 				"%s", where);
 		} else if (!strcmp(keyword, "const")) {
 			ck_assert_msg(json_object_equal(value, rule), "%s", where);
+		} else if (!strcmp(keyword, "pattern")) {
+			ck_assert_msg(matches(value, json_object_get_string(rule)), "%s", where);
 		} else if (!strcmp(keyword, "items")) {
 			for (size_t i = 0; i < json_object_array_length(value); i++)
 				check_schema(rule, json_object_array_get_idx(value, i), where);
@@ -1097,6 +1113,7 @@ START_TEST(schema)
 	memset(text, 'x', sizeof(text));
 	ref_field(full, SPAN("A"), span_of(text, sizeof(text)));
 	ref_body(full, span_of("\0", 1));
+	full->m.exchange_id = 1;
 	full->m.pod = (struct dump_pod){SPAN("shop"), SPAN("web"), SPAN("nginx")};
 	full->m.error = "error";
 	full->m.request_method = full->m.request_path = full->m.request_host = SPAN("x");

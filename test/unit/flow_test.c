@@ -31,6 +31,7 @@ struct rig {
 	bool times;	    /* times are in the log */
 	uint32_t heads[16]; /* sequence numbers, as on_head() was told */
 	unsigned n_heads;
+	uint32_t isn; /* isn_difference; 0: not known */
 };
 
 static void log_span(struct buf *log, struct span s)
@@ -167,7 +168,8 @@ static struct capture_record record_of(struct rig *r, unsigned dir, uint32_t seq
 		.seq = seq,
 		.length = (uint32_t)captured,
 		.captured = (uint32_t)captured,
-		.flags = CAPTURE_F_SEQ,
+		.flags = CAPTURE_F_SEQ | (r->isn ? CAPTURE_F_ISN : 0),
+		.isn_difference = r->isn,
 		.pid = 42,
 		.family = AF_INET,
 		.local_port = 40000,
@@ -1897,6 +1899,81 @@ START_TEST(peers)
 }
 END_TEST
 
+/* ---- exchanges ---- */
+
+struct ids {
+	uint64_t id[16];
+	unsigned n;
+};
+
+static void on_exchange(void *ctx, const struct dump_message *m)
+{
+	struct ids *ids = ctx;
+
+	MUST(ids->n < ARRAY_SIZE(ids->id));
+	ids->id[ids->n++] = m->exchange_id;
+}
+
+/* One end of a connection. client: it opened it, and sends the requests. */
+static struct ids ids_of(bool client, uint32_t client_seq, uint32_t server_seq, bool known)
+{
+	static const char post[] = "POST /2 HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n"
+				   "Content-Length: 2\r\n\r\n";
+	unsigned up = client ? OUT : IN, down = !up;
+	struct flow_options options;
+	struct ids ids = {.n = 0};
+	struct rig r = {.connection = 7, .first = {true, true}};
+	struct err err;
+
+	r.seq[up] = client_seq;
+	r.seq[down] = server_seq;
+	/* as the kernel tells it: a SYN was sent by the client, and is counted there */
+	if (known)
+		r.isn = client ? client_seq - 1 - server_seq : server_seq - client_seq;
+	flow_options_default(&options);
+	MUST(flow_new(&options, on_exchange, &ids, &r.flow, &err) == 0);
+	call(&r, up, "GET /1 HT");
+	call(&r, up, "TP/1.1\r\nHost: h\r\n\r\n");
+	call(&r, down, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+	call(&r, up, post);
+	call(&r, down, "HTTP/1.1 100 Continue\r\n\r\n");
+	call(&r, up, "ok");
+	call(&r, down, "HTTP/1.1 204 No Content\r\n\r\n");
+	/* two at once */
+	call(&r, up, "GET /3 HTTP/1.1\r\nHost: h\r\n\r\nGET /4 HTTP/1.1\r\nHost: h\r\n\r\n");
+	call(&r, down, "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n");
+	/* nobody asked */
+	call(&r, down, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n");
+	flow_free(r.flow);
+	return ids;
+}
+
+START_TEST(exchange_ids)
+{
+	/* in the order of their ends: GET 200 100 POST 204 GET GET 204 204 408 */
+	static const unsigned of[] = {0, 0, 1, 1, 1, 2, 3, 2, 3};
+	struct ids a = ids_of(true, 1000, 5000, true), b = ids_of(false, 1000, 5000, true);
+	/* where the numbers wrap; a server's end whose number is like the client's here */
+	struct ids c = ids_of(true, -10U, 5U, true), d = ids_of(false, -10U, 5U, true);
+	struct ids e = ids_of(true, 1000, 5001, true), f = ids_of(true, 1000, 5000, false);
+	uint64_t id[4];
+
+	ck_assert_uint_eq(a.n, 10);
+	for (unsigned i = 0; i < 9; i++) {
+		id[of[i]] = a.id[i];
+		for (unsigned k = 0; k < 4; k++)
+			ck_assert(k >= of[i] || id[k] != a.id[i]);
+	}
+	for (unsigned i = 0; i < 10; i++) {
+		ck_assert_uint_eq(a.id[i], i < 9 ? id[of[i]] : 0);
+		ck_assert_uint_eq(b.id[i], a.id[i]);
+		ck_assert_uint_eq(d.id[i], c.id[i]);
+		ck_assert(i == 9 || (c.id[i] != a.id[i] && e.id[i] != a.id[i] && a.id[i] != 0));
+		ck_assert_uint_eq(f.id[i], 0);
+	}
+}
+END_TEST
+
 /* ---- many connections at once: no byte of one in another ---- */
 
 #define TALKERS	  64
@@ -2498,6 +2575,7 @@ int main(void)
 	tcase_add_test(rest, bad_records);
 	tcase_add_test(rest, bad_options);
 	tcase_add_test(rest, peers);
+	tcase_add_test(rest, exchange_ids);
 	tcase_add_test(rest, head_seq);
 	tcase_add_test(rest, head_seq_faults);
 	tcase_add_test(rest, ignored_request);

@@ -336,6 +336,19 @@ static void add_json(struct store *s, const char *json)
 	ck_assert_int_eq(store_add(s, &m), 0);
 }
 
+/* What the messages added next have; NULL: none. */
+static const char *exchange_id;
+
+static const char *exchange_member(void)
+{
+	static char member[64];
+
+	member[0] = '\0';
+	if (exchange_id)
+		snprintf(member, sizeof(member), ",\"exchange_id\":\"%s\"", exchange_id);
+	return member;
+}
+
 static void add_request(struct store *s, int client, const char *path, int time)
 {
 	char json[1024];
@@ -344,8 +357,8 @@ static void add_request(struct store *s, int client, const char *path, int time)
 		"{\"direction\":0,\"timing_ms\":%d,\"remote_ip\":\"10.0.0.1\",\"remote_port\":%d,"
 		"\"method\":\"GET\",\"path\":\"%s\",\"status_code\":0,\"version\":\"1.1\","
 		"\"headers\":{\"Host\":[\"h\"]},\"body\":\"\",\"src_ip\":\"10.0.0.1\",\"src_port\":"
-		"%d,\"dst_ip\":\"10.0.0.2\",\"dst_port\":80,\"node\":\"n\"}",
-		time, client, path, client);
+		"%d,\"dst_ip\":\"10.0.0.2\",\"dst_port\":80,\"node\":\"n\"%s}",
+		time, client, path, client, exchange_member());
 	add_json(s, json);
 }
 
@@ -363,8 +376,8 @@ static void add_response(
 		"{\"direction\":1,\"timing_ms\":%d,\"remote_ip\":\"10.0.0.1\",\"remote_port\":%d,"
 		"\"method\":\"\",\"path\":\"\",\"status_code\":%d,\"version\":\"1.1\","
 		"\"headers\":{},\"body\":\"\",\"src_ip\":\"10.0.0.2\",\"src_port\":80,"
-		"\"dst_ip\":\"10.0.0.1\",\"dst_port\":%d,\"node\":\"n\"%s}",
-		asked + took, client, status, client, request);
+		"\"dst_ip\":\"10.0.0.1\",\"dst_port\":%d,\"node\":\"n\"%s%s}",
+		asked + took, client, status, client, exchange_member(), request);
 	add_json(s, json);
 }
 
@@ -438,6 +451,35 @@ START_TEST(pair_response_first)
 	/* it is complete: the next request is another exchange */
 	add_request(s, 1, "/a", 101);
 	ck_assert_str_eq(shown(s), "/a 200, /a 0");
+	store_free(s);
+}
+END_TEST
+
+START_TEST(pair_by_id)
+{
+	struct store *s = new_store(100, 1 << 20);
+
+	/* nothing else tells them apart, and they come in another order */
+	exchange_id = "a";
+	add_request(s, 1, "/1", 100);
+	exchange_id = "b";
+	add_request(s, 1, "/1", 100);
+	add_response(s, 1, "/1", 202, 100, 5);
+	exchange_id = "a";
+	add_response(s, 1, "/1", 201, 100, 5);
+	ck_assert_str_eq(shown(s), "/1 201, /1 202");
+	/* no time or text is better than the id; a long path was cut in one of them */
+	exchange_id = "c";
+	add_request(s, 1, "/long", 100);
+	exchange_id = "d";
+	add_response(s, 1, "/long", 500, 100, 5);
+	exchange_id = "c";
+	add_response(s, 1, "/lo", 203, 90000, 5);
+	ck_assert_str_eq(shown(s), "/1 201, /1 202, /long 203, /long 500 alone");
+	/* one that has none goes by what it says */
+	exchange_id = NULL;
+	add_request(s, 1, "/long", 100);
+	ck_assert_str_eq(shown(s), "/1 201, /1 202, /long 203, /long 500");
 	store_free(s);
 }
 END_TEST
@@ -1246,6 +1288,7 @@ int main(void)
 	tcase_add_test(t, pair_in_order);
 	tcase_add_test(t, pair_alike);
 	tcase_add_test(t, pair_response_first);
+	tcase_add_test(t, pair_by_id);
 	tcase_add_test(t, pair_other_connections);
 	tcase_add_test(t, pair_interim);
 	tcase_add_test(t, pair_seed);

@@ -828,7 +828,7 @@ const detail = {
       ["Client", x.client], ["Server", x.server],
       ["Seen on", (any.node ? any.node + ", " : "") + "at the " + x.seen + "’s end"],
       ["Process", any.comm ? any.comm + (any.pid ? " (" + any.pid + ")" : "") : any.pid || ""],
-      ["Pod", any.pod ? (any.namespace ? any.namespace + "/" : "") + any.pod : ""], ["Container", any.container],
+      ["Pod", any.pod ? (any.namespace ? any.namespace + "/" : "") + any.pod : ""], ["Container", any.container], ["Exchange", any.exchange_id],
       ["Interface", any.interface],
     ]);
     $("detail-body").replaceChildren(overview, ...messageElements("Request", x.request), ...messageElements("Response", x.response));
