@@ -143,6 +143,16 @@ def logs(c):
     code, out, err = c.run('logs', '--no-follow', '-o', 'json', '--loader-log')
     check("logs: the loaders' own log", 'capturing' in err and 'no JSON' in err and 'capturing' not in out, err)
 
+    whose = [('shop', 'web-0'), ('shop', 'web-1'), ('other', 'web-0'), (None, None)]
+    c.write('p1.log', ''.join(message(1000 + n, n, **({'namespace': ns, 'pod': pod} if pod else {})) for n, (ns, pod) in enumerate(whose)))
+    check("logs: --pod, a pod's name in any namespace", filtered('--pod', 'web-0') == [1000, 1002], filtered('--pod', 'web-0'))
+    check('logs: --pod, with its namespace', filtered('--pod', 'shop/web-0') == [1000])
+    check('logs: --pod, how it begins', filtered('--pod', 'shop/') == [1000, 1001] and filtered('--pod', 'shop/web-') == [1000, 1001])
+    check('logs: --pod, several', filtered('--pod', 'shop/web-1', '--pod', 'other/') == [1001, 1002])
+    check('logs: --pod, none of that name', filtered('--pod', 'eb-0') == [] and filtered('--pod', '/') == [])
+    code, out, err = c.run('logs', '--no-follow', '-o', 'text', '--pod', 'shop/web-1')
+    check('logs: a line for people names the pod', out.endswith('  shop/web-1\n') and out.count('\n') == 1, out)
+
     c.write('p1.log', message(1000, 1, path='/\x1b[2J\u202e', node='n\x07') + answer(2000, 2, 404))
     c.write('p2.log', '')
     code, out, err = c.run('logs', '--no-follow', '-o', 'text')
