@@ -131,7 +131,7 @@ static void streams(const struct loader *l, struct metrics *m)
 	one(m, "ebpfdump_messages_unpaired_total", METRICS_COUNTER,
 		"Responses whose request was not seen.", s->unpaired);
 	one(m, "ebpfdump_messages_filtered_total", METRICS_COUNTER,
-		"Messages left out by --direction and --message.", l->filtered);
+		"Messages left out by --direction, --message and --namespace.", l->filtered);
 	metrics_family(m, "ebpfdump_messages_dropped_total", METRICS_COUNTER,
 		"Messages that were not emitted, by reason: memory, there was none; own_marker, "
 		"a loader's own (what follows on the connection is not even parsed); relayed, "
@@ -399,6 +399,11 @@ bool ledger_ready(void *ctx, struct buf *out)
 			r = buf_printf(out, "%s: %s\n", direction, probe_hook_name(hook));
 		}
 		if (r)
+			return false;
+	}
+	if (l->probe && l->spec->namespaces.count && !l->identity) {
+		ready = false;
+		if (buf_printf(out, "namespaces: not known here: see the log\n"))
 			return false;
 	}
 	/* A receiver that is away does not make the loader less ready: it captures, and queues. */

@@ -51,14 +51,14 @@ static void on_message(void *ctx, const struct dump_message *message)
 	int r;
 
 	traffic_count(&l->traffic, message);
-	if (!dump_filter_pass(&l->filter, message)) {
+	pods_name(l, &m);
+	if (!dump_filter_pass(&l->filter, message) || !pods_wanted(l, &m)) {
 		l->filtered++;
 		return;
 	}
 	if (!l->sink)
 		return;
 	m.seq = ++l->seq;
-	pods_name(l, &m);
 	out.body_left_out = m.body.len > 0 && !sink_wants_bodies(l->sink);
 	if (out.body_left_out) {
 		m.body.len = 0;

@@ -72,7 +72,7 @@ struct loader {
 	uint32_t unknown_interfaces; /* bit n: interface n of the spec exists nowhere */
 	/* counters */
 	struct traffic traffic;
-	uint64_t filtered;   /* messages that --direction and --message left out */
+	uint64_t filtered;   /* messages that --direction, --message, --namespace left out */
 	uint64_t unwritable; /* messages for which memory ran out */
 	uint64_t seq;	     /* of the last message that was not filtered */
 };
@@ -91,6 +91,8 @@ size_t own_line(void *loader, int fd, char *line, size_t size);
 /* pods.c: with the loop; for each message. */
 int pods_wire(struct loader *l);
 void pods_name(struct loader *l, struct dump_message *m);
+/* Whether --namespace lets it through. */
+bool pods_wanted(const struct loader *l, const struct dump_message *m);
 
 void traffic_count(struct traffic *t, const struct dump_message *m);
 void traffic_metrics(const struct traffic *t, struct metrics *m);

@@ -20,15 +20,19 @@ int pods_wire(struct loader *l)
 		.max = (uint32_t)l->spec->cgroups,
 	};
 	struct err err = {0};
+	int r;
 
 	if (!l->spec->pod_logs[0])
 		return 0;
-	if (mount_find("cgroup2", l->cgroups, sizeof(l->cgroups))) {
-		log_warn("no cgroup2 file system is mounted: messages name no pod");
-		return 0;
-	}
-	if (identity_new(&options, &l->identity, &err)) {
-		log_warn("messages name no pod: %s", err.text);
+	r = mount_find("cgroup2", l->cgroups, sizeof(l->cgroups));
+	if (r)
+		err_set(&err, -r, "no cgroup2 file system is mounted");
+	else
+		r = identity_new(&options, &l->identity, &err);
+	if (r) {
+		log_warn("messages name no pod%s: %s",
+			l->spec->namespaces.count ? ", so that --namespace lets none through" : "",
+			err.text);
 		return 0;
 	}
 	return loop_add_fd(l->loop, identity_fd(l->identity), EPOLLIN, on_cgroups, l,
@@ -42,4 +46,14 @@ void pods_name(struct loader *l, struct dump_message *m)
 
 	if (names)
 		m->pod = (struct dump_pod){names->namespace, names->pod, names->container};
+}
+
+bool pods_wanted(const struct loader *l, const struct dump_message *m)
+{
+	const struct spec_names *wanted = &l->spec->namespaces;
+
+	for (uint32_t i = 0; i < wanted->count; i++)
+		if (span_eq(m->pod.namespace, span_str(wanted->names[i])))
+			return true;
+	return wanted->count == 0;
 }

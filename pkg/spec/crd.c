@@ -233,6 +233,8 @@ static void put_names(FILE *out, int depth, const struct spec_option *o)
 		line(out, depth + 2, "pattern: '^[A-Za-z0-9!#$%%&''*+.^_`|~-]+$'");
 	if (o->name == SPEC_NAME_HOST)
 		line(out, depth + 2, "pattern: '^[^/:@\\s]+$'");
+	if (o->name == SPEC_NAME_LABEL)
+		line(out, depth + 2, "pattern: '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'");
 	if (o->name == SPEC_NAME_INTERFACE) {
 		line(out, depth, "x-kubernetes-validations:");
 		rule(out, depth, "self.all(i, i != '.' && i != '..')", "must not be . or ..");

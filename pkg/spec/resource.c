@@ -81,6 +81,7 @@ static const char *allowed_text(const struct spec_option *o, char *out, size_t s
 		snprintf(out, size, "a list of at most %d %s of %llu to %llu bytes", SPEC_NAMES_MAX,
 			o->name == SPEC_NAME_HEADER	 ? "header names"
 			: o->name == SPEC_NAME_INTERFACE ? "interface names"
+			: o->name == SPEC_NAME_LABEL	 ? "names in lower case"
 							 : "names",
 			(unsigned long long)o->min, (unsigned long long)o->max);
 		return out;

@@ -72,6 +72,20 @@ static const struct spec_option loader_options[] = {
 		FIELD(messages),
 	},
 	{
+		.flag = "namespace",
+		.path = "spec.namespaces",
+		.type = SPEC_NAMES,
+		.value = "NAME",
+		.min = 1,
+		.max = 63,
+		.name = SPEC_NAME_LABEL,
+		.group = GROUP_CAPTURE,
+		.help = "Only messages that a pod of this Kubernetes namespace sends or receives, "
+			"seen at its own end of the connection. Repeatable. None given: all, also "
+			"of what is in no pod.",
+		FIELD(namespaces),
+	},
+	{
 		.flag = "body-bytes",
 		.path = "spec.bodyBytes",
 		.type = SPEC_SIZE,
@@ -728,6 +742,8 @@ static const char *allowed_text(const struct spec_option *o, struct text *out)
 			add(out, " without blanks and '/', not '.' or '..'");
 		if (o->name == SPEC_NAME_HOST)
 			add(out, " without ':', '/', '@' and blanks");
+		if (o->name == SPEC_NAME_LABEL)
+			add(out, " of a-z, 0-9 and '-', which is neither first nor last");
 		break;
 	}
 	return out->s;
@@ -781,6 +797,14 @@ static bool valid_header(const char *name)
 				 "!#$%&'*+-.^_`|~")] == '\0';
 }
 
+static bool valid_label(const char *name)
+{
+	size_t len = strlen(name);
+
+	return name[0] != '-' && name[len - 1] != '-' &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == len;
+}
+
 static bool valid_name(const struct spec_option *o, const char *name)
 {
 	size_t len = strlen(name);
@@ -789,6 +813,8 @@ static bool valid_name(const struct spec_option *o, const char *name)
 		return false;
 	if (o->name == SPEC_NAME_HOST)
 		return strpbrk(name, "/:@ \t\n\v\f\r") == NULL;
+	if (o->name == SPEC_NAME_LABEL)
+		return valid_label(name);
 	return o->name == SPEC_NAME_HEADER ? valid_header(name) : valid_interface(name);
 }
 
@@ -1104,6 +1130,14 @@ static int check_loader(const void *parsed, struct err *err)
 			"--output-buffer: '%s' is not allowed: at least twice --line-bytes, %s",
 			number_text(SPEC_SIZE, spec->output_buffer, &text),
 			number_text(SPEC_SIZE, spec->line_bytes, &line));
+	if (spec->namespaces.count && !spec->pod_logs[0])
+		return err_set(err, EINVAL,
+			"--namespace: '%s' is not allowed: without --pod-logs no pod is known",
+			spec->namespaces.names[0]);
+	if (spec->namespaces.count && spec->replay)
+		return err_set(err, EINVAL,
+			"--namespace: '%s' is not allowed: a --replay knows no pods",
+			spec->namespaces.names[0]);
 	if (spec->record && spec->replay)
 		return err_set(err, EINVAL,
 			"--record: '%s' is not allowed: together with --replay nothing is captured",

@@ -32,6 +32,7 @@ enum spec_name {
 	SPEC_NAME_INTERFACE,
 	SPEC_NAME_HEADER, /* in any case */
 	SPEC_NAME_HOST,	  /* in any case */
+	SPEC_NAME_LABEL,  /* of DNS, lower case (RFC 1123): a Kubernetes namespace */
 };
 
 enum spec_output { SPEC_OUTPUT_AUTO, SPEC_OUTPUT_JSON, SPEC_OUTPUT_TEXT };
@@ -47,8 +48,9 @@ struct spec_names {
 struct spec {
 	/* what is captured */
 	struct spec_names interfaces;
-	uint32_t directions; /* bit: enum dump_direction */
-	uint32_t messages;   /* bit: enum http_kind */
+	uint32_t directions;	      /* bit: enum dump_direction */
+	uint32_t messages;	      /* bit: enum http_kind */
+	struct spec_names namespaces; /* of pods */
 	uint64_t body_bytes;
 	struct spec_names redact; /* headers */
 	/* output */

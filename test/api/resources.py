@@ -110,6 +110,8 @@ WRONG = [
     ("an interface that is a folder", {"interfaces": [".."]}, ["must not be . or .."]),
     ("an interface twice", {"interfaces": ["lo", "lo"]}, ["spec.interfaces[1]", "Duplicate"]),
     ("too many interfaces", {"interfaces": [f"e{n}" for n in range(1000)]}, ["spec.interfaces", "Too many"]),
+    ("a namespace that cannot be", {"namespaces": ["Shop"]}, ["spec.namespaces[0]"]),
+    ("a namespace that ends in a dash", {"namespaces": ["shop-"]}, ["spec.namespaces[0]"]),
     ("interfaces that are no list", {"interfaces": "lo"}, ["spec.interfaces", "array"]),
     ("a direction that is none", {"directions": ["up"]}, ["spec.directions[0]", "egress", "ingress"]),
     ("a message that is none", {"messages": ["reply"]}, ["spec.messages[0]", "request", "response"]),

@@ -236,6 +236,15 @@ def whose_messages_they_are(t):
     check(m.sum("ebpfdump_cgroups") > 3, "cgroups are known")
     equal(m.sum("ebpfdump_cgroups_left_out_total"), 0, "cgroups left out")
     loader.stop()
+    # of some namespaces only: the client's end is in another one, or in none
+    loader = t.start("--pod-logs", t.dir / "log", "--namespace", "batch", "--namespace", "shop").ready()
+    path, other = curl(), curl(*late.wrap)
+    equal(len(loader.wait(lambda m: path_of(m) == other, 4, "both ends are in it")), 4, "both ends are in it")
+    # what came before has been written
+    mine = loader.select(lambda m: path_of(m) == path)
+    equal([(m["direction"], m["namespace"]) for m in mine], [(1, "shop"), (0, "shop")], "what is let through")
+    check(loader.metrics().sum("ebpfdump_messages_filtered_total") >= 2, "the rest is counted")
+    loader.stop()
     # not asked for
     loader = t.start("--pod-logs=").ready()
     equal(whose(loader.exchange(curl()).request_in[0]), (None, None, None), "whose server")

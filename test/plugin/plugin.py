@@ -182,10 +182,10 @@ def commands(c):
     c.forget()
     c.write('ebpfdumps.json', dump())
     code, out, err = c.run('start', '--interface', 'eth0', '--interface', 'lo', '--body-bytes', '0', '--message', 'request',
-                           '--callback', 'http://c/ingest', '--node-selector', 'pool=web')
+                           '--callback', 'http://c/ingest', '--node-selector', 'pool=web', '--pods-of', 'shop')
     sent = json.loads(c.calls('apply')[0][1])
     check('start: the resource', code == 0 and sent['kind'] == 'EbpfDump' and sent['spec'] == {
-        'interfaces': ['eth0', 'lo'], 'messages': ['request'], 'bodyBytes': 0, 'callback': 'http://c/ingest',
+        'interfaces': ['eth0', 'lo'], 'messages': ['request'], 'namespaces': ['shop'], 'bodyBytes': 0, 'callback': 'http://c/ingest',
         'nodeSelector': {'pool': 'web'}}, (code, sent, err))
     check('start: it stays', not c.calls('delete') and '2/2' in out, out)
     begin = time.monotonic()

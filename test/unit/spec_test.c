@@ -232,6 +232,13 @@ static const struct {
 	{{"--interface", "a/b"},
 		"--interface: 'a/b' is not allowed: a name of 1 to 15 bytes without blanks and "
 		"'/', not '.' or '..'"},
+	{{"--namespace", "Shop"},
+		"--namespace: 'Shop' is not allowed: a name of 1 to 63 bytes of a-z, 0-9 and '-', "
+		"which is neither first nor last"},
+	{{"--namespace", "shop", "--pod-logs="},
+		"--namespace: 'shop' is not allowed: without --pod-logs no pod is known"},
+	{{"--namespace", "shop", "--replay=x"},
+		"--namespace: 'shop' is not allowed: a --replay knows no pods"},
 	{{"--redact", "a b"},
 		"--redact: 'a b' is not allowed: none, or a header name of 1 to 64 bytes"},
 	{{"--redact=none", "--redact=Cookie"},
@@ -287,6 +294,22 @@ START_TEST(wrong_flags)
 	ck_assert_str_eq(err.text, wrong[_i].error);
 	ck_assert_int_eq(err.code, EINVAL);
 	ck_assert_mem_eq(&s, &before, sizeof(s));
+}
+END_TEST
+
+START_TEST(namespaces)
+{
+	static const char *const bad[] = {"", "-", "-a", "a-", "A", "a.b", "a_b", "a b", "\xc3\xa9",
+		"a234567890123456789012345678901234567890123456789012345678901234"};
+	static const char *const good[] = {"a", "0", "kube-system", "a--b",
+		"a23456789012345678901234567890123456789012345678901234567890123"};
+	struct spec s;
+	struct err err;
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_msg(PARSE(&s, &err, "--namespace", bad[i]) == -EINVAL, "%s", bad[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		ck_assert_msg(PARSE(&s, &err, "--namespace", good[i]) == 0, "%s", good[i]);
 }
 END_TEST
 
@@ -622,6 +645,7 @@ int main(void)
 	tcase_add_test(t, repeated);
 	tcase_add_loop_test(t, wrong_flags, 0, ARRAY_SIZE(wrong));
 	tcase_add_test(t, interfaces);
+	tcase_add_test(t, namespaces);
 	tcase_add_test(t, redact);
 	tcase_add_test(t, listen);
 	tcase_add_test(t, long_values);
