@@ -14,6 +14,7 @@
 #ifndef EBPFDUMP_BASE_H
 #define EBPFDUMP_BASE_H
 
+#include <dirent.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -43,10 +44,11 @@
 		take_;            \
 	})
 
-/* For CLEANUP: free(*p), close(*fd) if >= 0, fclose(*f) if not NULL. */
+/* For CLEANUP: free(*p), close(*fd) if >= 0, fclose(*f) and closedir(*d) if not NULL. */
 void freep(void *p);
 void closep(int *fd);
 void fclosep(FILE **f);
+void closedirp(DIR **d);
 
 /* ---- spans: bytes that somebody else owns. Not NUL-terminated; p may be NULL only if len is 0.
  * ---- */

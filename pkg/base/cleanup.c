@@ -25,3 +25,10 @@ void fclosep(FILE **f)
 		fclose(*f);
 	*f = NULL;
 }
+
+void closedirp(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+	*d = NULL;
+}

@@ -5,7 +5,6 @@
  */
 #include "pkg/identity/identity.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -51,12 +50,6 @@ struct identity {
 	uint64_t swept_ns, updated_ns;
 	bool said_full, said_unwatched;
 };
-
-static void closedirp(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
 
 /* ---- the table ---- */
 

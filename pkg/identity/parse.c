@@ -94,10 +94,9 @@ void identity_parse_cgroup(const char *path, struct identity_ids *ret_ids)
 		size_t len = strcspn(path, "/");
 		struct span part = span_of(path, len);
 
-		if (parse_pod(part, ids.uid))
-			ids.container[0] = '\0';
-		else if (!ids.uid[0] || !ids.container[0])
-			parse_container(part, ids.container);
+		if (parse_container(part, ids.container))
+			break;
+		parse_pod(part, ids.uid);
 		path += len + (path[len] == '/');
 	}
 	*ret_ids = ids;

@@ -4,7 +4,6 @@
 #include "pkg/probe/probe.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -27,12 +26,6 @@ static uint32_t look(const char *path, const struct probe_options *o, uint32_t m
 				missing &= ~(1U << i);
 	}
 	return missing;
-}
-
-static void closedirp(DIR **d)
-{
-	if (*d)
-		closedir(*d);
 }
 
 /* The namespaces seen so far; of more, some are looked at twice. */

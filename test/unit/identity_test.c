@@ -47,20 +47,24 @@ START_TEST(cgroup_paths)
 		{"/kubepods/burstable/pod" UID "/" ID, UID, ID},
 		{"/kubepods/pod" STATIC "/" ID, STATIC, ID},
 		{"/kubepods/burstable/pod" UID, UID, ""},
-		/* kind: a node that is a container; its kubelet's own slice */
+		/* kind: a node that is a container, as its loader sees it; as the machine's does */
+		{"/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod" UID_
+		 ".slice/cri-containerd-" ID ".scope",
+			UID, ID},
 		{"/system.slice/docker-" OTHER
 		 ".scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod" UID_
 		 ".slice/cri-containerd-" ID ".scope",
-			UID, ID},
-		/* Docker in a pod: it is the pod's container all the same */
+			"", OTHER},
+		/* Docker in a pod; a container that would like to be another pod */
 		{"/kubepods/pod" UID "/" ID "/docker/" OTHER, UID, ID},
+		{"/kubepods/pod" UID "/" ID "/kubepods/pod" STATIC "/" OTHER, UID, ID},
 		/* no pod */
 		{"/system.slice/docker-" ID ".scope", "", ID},
 		{"/docker/" ID, "", ID},
 		{"/machine.slice/libpod-" ID ".scope/container", "", ID},
 		{"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-" ID ".scope", "",
 			ID},
-		{"/docker/" OTHER "/docker/" ID, "", ID},
+		{"/docker/" ID "/docker/" OTHER, "", ID},
 		/* nothing of the kind */
 		{"", "", ""},
 		{"/", "", ""},
