@@ -452,7 +452,8 @@ static void observe(struct kube_request *q, const struct kube_response *a)
 		.latency_ns = end - q->started_ns,
 	};
 
-	if (!c->options.observe)
+	/* one that was not sent is no call, and took no time */
+	if (!c->options.observe || q->attempts == 0)
 		return;
 	kube_call_resource(q->path, resource, sizeof(resource));
 	c->options.observe(c->options.ctx, &call);

@@ -669,8 +669,9 @@ struct kube_proxy_timing {		     /* zero: the default; tests shorten them */
 	uint32_t probe_ms;		     /* 5000: without any answer since then it is asked */
 	uint32_t probe_timeout_ms;	     /* 3000 */
 	uint32_t probes_max;		     /* 3 in a row unanswered: hung, killed */
+	uint32_t deaf_ms;		     /* 30000 without anybody who listens: killed */
 	uint32_t stop_ms;		     /* 1000 from SIGTERM to SIGKILL */
-	uint32_t tls_ms;		     /* 300000 of TLS errors: restarted (R5.16) */
+	uint32_t tls_ms;		     /* each 300000 of TLS errors: restarted (R5.16) */
 };
 
 struct kube_proxy_options {

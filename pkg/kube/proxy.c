@@ -37,7 +37,8 @@ struct kube_proxy {
 	struct kube_request *probe;
 	uint32_t unanswered; /* probes in a row */
 	uint64_t started_ns;
-	uint64_t *deaths; /* times of the last deaths_max */
+	uint64_t heard_ns; /* when it was last known to listen, or was started */
+	uint64_t *deaths;  /* times of the last deaths_max */
 	uint32_t deaths_at;
 	bool restarting; /* the timer is for a start */
 	const char *killed_why;
@@ -243,7 +244,7 @@ static int start(struct kube_proxy *p, struct err *err)
 		p->output_fd = TAKE_FD(in);
 	p->info.pid = pid;
 	p->info.starts++;
-	p->started_ns = kube_now_ns();
+	p->started_ns = p->heard_ns = kube_now_ns();
 	p->unanswered = 0;
 	p->killed_why = NULL;
 	p->said[0] = '\0';
@@ -272,6 +273,7 @@ static void set_down(struct kube_proxy *p, const char *why)
 static void set_up(struct kube_proxy *p)
 {
 	p->unanswered = 0;
+	p->heard_ns = kube_now_ns();
 	if (p->info.up)
 		return;
 	p->info.up = true;
@@ -281,6 +283,7 @@ static void set_up(struct kube_proxy *p)
 
 static void kill_for(struct kube_proxy *p, const char *why)
 {
+	set_down(p, why);
 	p->killed_why = why;
 	log_warn("kubectl proxy: %s: killed", why);
 	kill_child(p, SIGKILL);
@@ -308,10 +311,14 @@ static void on_probed(void *ctx, const struct kube_response *response)
 			return;
 		}
 		p->info.hangs++;
-		set_down(p, "it does not answer");
 		kill_for(p, "it does not answer");
 		return;
-	} else if (p->info.up) {
+	} else if (kube_now_ns() - p->heard_ns >= p->options.timing.deaf_ms * KUBE_MS) {
+		/* it was stopped before it listened, say, or its socket's file was deleted */
+		p->info.hangs++;
+		kill_for(p, "it does not listen");
+		return;
+	} else {
 		/* It runs and nobody listens. */
 		set_down(p, response->error);
 	}
@@ -338,10 +345,10 @@ static void check(struct kube_proxy *p)
 	uint64_t now = kube_now_ns(), quiet = p->options.timing.probe_ms * KUBE_MS;
 
 	kube_client_stats(p->options.client, &stats);
-	if (stats.tls_trouble_since_ns && stats.tls_trouble_since_ns > p->started_ns &&
-		now - stats.tls_trouble_since_ns >= p->options.timing.tls_ms * KUBE_MS) {
-		/* A CA that was replaced is read at its start alone (R5.16). */
-		set_down(p, "TLS to the API server fails");
+	if (stats.tls_trouble_since_ns && now - MAX(stats.tls_trouble_since_ns, p->started_ns) >=
+						  p->options.timing.tls_ms * KUBE_MS) {
+		/* A CA that was replaced is read at its start alone (R5.16). It may reach the pod
+		 * later than the first restart: then that was not the last one. */
 		kill_for(p, "TLS to the API server fails");
 		return;
 	}
@@ -508,6 +515,7 @@ static void set_defaults(struct kube_proxy_timing *t)
 	DEFAULT(t->probe_ms, 5000);
 	DEFAULT(t->probe_timeout_ms, 3000);
 	DEFAULT(t->probes_max, 3);
+	DEFAULT(t->deaf_ms, 30000);
 	DEFAULT(t->stop_ms, 1000);
 	DEFAULT(t->tls_ms, 300000);
 }

@@ -414,6 +414,8 @@ static void do_proxy(char **words, int n)
 				.probe_ms = number(words, n, "probe"),
 				.probe_timeout_ms = number(words, n, "timeout"),
 				.stop_ms = number(words, n, "stop"),
+				.deaf_ms = number(words, n, "deaf"),
+				.tls_ms = number(words, n, "tls"),
 			},
 		.on_up = on_up,
 		.on_down = on_down,

@@ -1066,6 +1066,9 @@ def paused_leader():
         os.kill(one.process.pid, signal.SIGCONT)
         got = json.loads(one.until("response").split(" ", 1)[1])
         check(got["result"] == "not_allowed", got)
+        stats = one.ask("stats")
+        check(stats["not_allowed"] == 1 and not [line for line in one.seen if line.startswith("call") and "not_allowed" in line],
+              "what was not sent is no call:", stats)
         if not any(line.startswith("lost") for line in one.seen):
             one.until("lost")
         check(len([r for r in server.requests if r.path == "/things/x"]) == count)
@@ -1270,6 +1273,8 @@ if os.path.exists(folder + "/broken"):
     sys.exit(3)
 if os.path.exists(folder + "/stubborn"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+while os.path.exists(folder + "/deaf"):
+    signal.pause()
 def copy(a, b):
     try:
         while data := a.recv(65536):
@@ -1437,6 +1442,36 @@ def proxy_that_cannot_live():
     with Server() as server, Driver(server.url) as d:
         d.say("proxy /nowhere/kubectl 8001")
         check("/nowhere/kubectl" in d.until("failed"))
+
+
+@case
+def proxy_that_does_not_listen():
+    """Alive, and nobody is there to connect to: it is replaced, as one that hangs."""
+    with Proxy() as (proxy, d):
+        (proxy.folder / "deaf").touch()
+        proxy.start("backoff=50 deaf=700 deaths=100")
+        until(lambda: len(proxy.starts()) >= 3, "it is started again")
+        (proxy.folder / "deaf").unlink()
+        d.until("up")
+        info = d.ask("proxyinfo")
+        check(info["hangs"] >= 2 and info["deaths"] >= 2 and "it does not listen" in info["last"], info)
+
+
+@case
+def proxy_whose_certificates_are_late():
+    """The new authority of the API server reaches the pod after the first restart: another one follows."""
+    with Proxy() as (proxy, d):
+        server = proxy.server
+        server.otherwise = text(502, "tls: failed to verify certificate: x509: certificate signed by unknown authority")
+        proxy.start("backoff=50 probe=200 tls=600")
+        d.until("up")
+        d.reflect()
+        until(lambda: len(proxy.starts()) >= 3, "a second restart")
+        server.otherwise = items(10)
+        until(lambda: not d.ask("stats")["tls"], "it is over")
+        starts = len(proxy.starts())
+        time.sleep(1.5)
+        check(len(proxy.starts()) == starts, "no more restarts")
 
 
 @case
