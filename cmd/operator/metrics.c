@@ -86,7 +86,8 @@ static void proxy(const struct app *a, struct metrics *m)
 	one(m, "ebpfdump_operator_proxy_deaths_total", METRICS_COUNTER, "Times it ended.",
 		i.deaths);
 	one(m, "ebpfdump_operator_proxy_hangs_total", METRICS_COUNTER,
-		"Times it was killed because it did not answer, or did not listen for 30 s.", i.hangs);
+		"Times it was killed because it did not answer, or did not listen for 30 s.",
+		i.hangs);
 }
 
 static void leader(const struct app *a, struct metrics *m)
