@@ -90,6 +90,40 @@ START_TEST(cgroup_paths)
 }
 END_TEST
 
+/* Names that look like these, and are not: memory of exactly their size, for the sanitizers. */
+START_TEST(nearly)
+{
+	static const char *const texts[] = {"/kubepods.slice/kubepods-pod" UID_
+					    ".slice/cri-containerd-" ID ".scope",
+		"/kubepods/pod" STATIC "/" ID, "shop_web-5f7d_" UID, "web_shop_nginx-" ID ".log"};
+	static const char odd[] = "/_-.ag\x80\xff";
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		size_t len = strlen(texts[i]);
+
+		for (size_t cut = 0; cut <= len; cut++) {
+			for (size_t at = 0; at < cut; at++) {
+				char *text = strndup(texts[i], cut);
+				struct identity_names names;
+				struct identity_ids ids;
+
+				text[at] = odd[(at + cut) % (sizeof(odd) - 1)];
+				identity_parse_cgroup(text, &ids);
+				ck_assert_uint_le(strlen(ids.uid), IDENTITY_UID_LEN);
+				ck_assert(!ids.container[0] ||
+					  strlen(ids.container) == IDENTITY_CONTAINER_LEN);
+				if (identity_parse_link(text, ID, &names))
+					ck_assert(names.pod.len && names.namespace.len &&
+						  names.container.len);
+				if (identity_parse_pod_dir(text, UID, &names.namespace, &names.pod))
+					ck_assert(names.pod.len && names.namespace.len);
+				free(text);
+			}
+		}
+	}
+}
+END_TEST
+
 #define ck_assert_span(s, text) ck_assert(span_eq(s, span_str(text)))
 
 START_TEST(kubelets_names)
@@ -405,6 +439,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, cgroup_paths);
 	tcase_add_test(t, kubelets_names);
+	tcase_add_test(t, nearly);
 	tcase_add_test(t, what_is_there);
 	tcase_add_test(t, comes_and_goes);
 	tcase_add_test(t, backs_off);
