@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The hierarchy, mirrored: a table of cgroups by id, and by the inotify watch on each. What is gone
- * keeps its place until it is needed (its last messages are still on their way), the oldest first.
+ * The hierarchy, mirrored: a table of cgroups by id, and of those that are there by path and by the
+ * inotify watch on each. What is gone keeps its place until it is needed (its last messages are
+ * still on their way), the oldest first.
+ *
+ * That a cgroup is gone, its parent's watch tells. Its own does not: the kernel neither sends
+ * IN_DELETE_SELF for one nor ends the watch, which keeps the inode until it is removed here.
  */
 #include "pkg/identity/identity.h"
 
@@ -10,6 +14,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,7 +25,7 @@
 /* Deeper than any runtime nests; the kernel's own limit (cgroup.max.depth) is none by default. */
 #define DEPTH_MAX   32
 #define EVENT_BYTES (sizeof(struct inotify_event) + NAME_MAX + 1)
-#define WATCHED	    (IN_CREATE | IN_DELETE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK)
+#define WATCHED	    (IN_CREATE | IN_DELETE | IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK)
 
 /* A container's names, as far as they are known. */
 struct container {
@@ -31,7 +36,7 @@ struct container {
 };
 
 struct cgroup {
-	struct cgroup *next_id, *next_watch; /* of the bucket */
+	struct cgroup *next_id, *next_path, *next_watch; /* of the bucket */
 	struct cgroup *next_gone;
 	uint64_t id;
 	int watch; /* -1: none */
@@ -43,7 +48,7 @@ struct cgroup {
 struct identity {
 	struct identity_options options;
 	int fd;
-	struct cgroup *by_id[BUCKETS], *by_watch[BUCKETS];
+	struct cgroup *by_id[BUCKETS], *by_path[BUCKETS], *by_watch[BUCKETS];
 	struct cgroup *oldest_gone, **last_gone;
 	struct cgroup *latest; /* found last: the next question is mostly the same */
 	struct identity_stats stats;
@@ -61,6 +66,16 @@ static struct cgroup **id_bucket(struct identity *d, uint64_t id)
 static struct cgroup **watch_bucket(struct identity *d, int watch)
 {
 	return &d->by_watch[(unsigned int)watch % BUCKETS];
+}
+
+/* FNV-1a */
+static struct cgroup **path_bucket(struct identity *d, const char *path)
+{
+	uint32_t hash = 2166136261;
+
+	for (; *path; path++)
+		hash = (hash ^ (unsigned char)*path) * 16777619;
+	return &d->by_path[(hash ^ hash >> 16) % BUCKETS];
 }
 
 static struct cgroup *cgroup_of_id(struct identity *d, uint64_t id)
@@ -104,36 +119,51 @@ static void forget(struct identity *d, struct cgroup *c)
 	d->stats.cgroups--;
 }
 
-static void unwatch(struct identity *d, struct cgroup *c)
+static void drop_watch(struct identity *d, struct cgroup *c)
 {
 	struct cgroup **at = watch_bucket(d, c->watch);
 
-	if (c->watch < 0)
-		return;
 	while (*at != c)
 		at = &(*at)->next_watch;
 	*at = c->next_watch;
 	c->watch = -1;
 }
 
+static void drop_path(struct identity *d, struct cgroup *c)
+{
+	struct cgroup **at = path_bucket(d, c->path);
+
+	while (*at != c)
+		at = &(*at)->next_path;
+	*at = c->next_path;
+}
+
 static void set_gone(struct identity *d, struct cgroup *c)
 {
-	unwatch(d, c);
-	if (c->gone)
-		return;
+	if (c->watch >= 0) {
+		/* EINVAL: the kernel has ended it, as it does when the file system is unmounted */
+		inotify_rm_watch(d->fd, c->watch);
+		drop_watch(d, c);
+	}
+	drop_path(d, c);
 	c->gone = true;
 	*d->last_gone = c;
 	d->last_gone = &c->next_gone;
 }
 
-/* Looks which are gone, where no event told it. */
-static void sweep(struct identity *d)
+static bool is_there(const struct cgroup *c)
 {
 	struct stat st;
 
+	return stat(c->path, &st) == 0 && st.st_ino == c->id;
+}
+
+/* Looks which are gone, where no event told it. */
+static void sweep(struct identity *d)
+{
 	for (size_t i = 0; i < BUCKETS; i++)
 		for (struct cgroup *c = d->by_id[i]; c; c = c->next_id)
-			if (!c->gone && (stat(c->path, &st) || st.st_ino != c->id))
+			if (!c->gone && !is_there(c))
 				set_gone(d, c);
 	d->swept_ns = clock_mono_ns();
 }
@@ -246,9 +276,14 @@ static struct container *container_new(const char *path)
 static void watch(struct identity *d, struct cgroup *c)
 {
 	int w = inotify_add_watch(d->fd, c->path, WATCHED);
-	struct cgroup **at;
+	struct cgroup **at, *other;
 
 	if (w >= 0) {
+		/* one of the same path, gone between the look at it and the watch, which is now
+		 * on this one */
+		other = cgroup_of_watch(d, w);
+		if (other)
+			drop_watch(d, other);
 		c->watch = w;
 		at = watch_bucket(d, w);
 		c->next_watch = *at;
@@ -291,6 +326,9 @@ static bool enter(struct identity *d, const char *path)
 	at = id_bucket(d, c->id);
 	c->next_id = *at;
 	*at = c;
+	at = path_bucket(d, c->path);
+	c->next_path = *at;
+	*at = c;
 	d->stats.cgroups++;
 	/* watched first, read then: what is made in between is seen twice rather than never */
 	watch(d, c);
@@ -309,8 +347,8 @@ static void walk(struct identity *d, char *path, int depth)
 		return;
 	dir = opendir(path);
 	while (dir && (e = readdir(dir))) {
-		if (e->d_type != DT_DIR || e->d_name[0] == '.' ||
-			len + strlen(e->d_name) + 2 > PATH_MAX)
+		if (e->d_type != DT_DIR || strcmp(e->d_name, ".") == 0 ||
+			strcmp(e->d_name, "..") == 0 || len + strlen(e->d_name) + 2 > PATH_MAX)
 			continue;
 		snprintf(path + len, PATH_MAX - len, "/%s", e->d_name);
 		walk(d, path, depth + 1);
@@ -318,36 +356,60 @@ static void walk(struct identity *d, char *path, int depth)
 	}
 }
 
-static void walk_from(struct identity *d, const char *directory, const char *name)
+static void walk_all(struct identity *d)
 {
 	char path[PATH_MAX];
-	int n = snprintf(path, sizeof(path), "%s%s%s", directory, name[0] ? "/" : "", name);
+	int n = snprintf(path, sizeof(path), "%s", d->options.cgroups);
 
 	if (n > 0 && (size_t)n < sizeof(path))
 		walk(d, path, 0);
 }
 
+/* One of that path is gone, and perhaps there is another one already. */
+static void on_deleted(struct identity *d, const char *path)
+{
+	struct cgroup *c = *path_bucket(d, path), *next;
+
+	for (; c; c = next) {
+		next = c->next_path;
+		if (strcmp(c->path, path) == 0 && !is_there(c))
+			set_gone(d, c);
+	}
+}
+
 static void on_event(struct identity *d, const struct inotify_event *e)
 {
-	struct cgroup *c = cgroup_of_watch(d, e->wd);
+	const struct cgroup *c = cgroup_of_watch(d, e->wd);
+	char path[PATH_MAX];
+	int n;
 
 	if (e->mask & IN_Q_OVERFLOW) {
 		d->stats.overflows++;
 		sweep(d);
-		walk_from(d, d->options.cgroups, "");
-	} else if (c && e->mask & (IN_DELETE_SELF | IN_IGNORED)) {
-		set_gone(d, c);
-	} else if (c && e->mask & IN_CREATE && e->mask & IN_ISDIR && e->len > 0) {
-		walk_from(d, c->path, e->name);
+		walk_all(d);
 	}
+	if (!c || !(e->mask & IN_ISDIR) || e->len == 0)
+		return;
+	n = snprintf(path, sizeof(path), "%s/%s", c->path, e->name);
+	if (n < 0 || (size_t)n >= sizeof(path))
+		return;
+	if (e->mask & IN_CREATE)
+		walk(d, path, 0);
+	else
+		on_deleted(d, path);
 }
 
+/* What is in the queue now, and no more: who makes cgroups without a pause does not keep us here.
+ */
 void identity_update(struct identity *d)
 {
 	_Alignas(struct inotify_event) char events[16 * EVENT_BYTES];
+	int queued = 0;
 	ssize_t n;
 
-	while ((n = read(d->fd, events, sizeof(events))) > 0) {
+	if (ioctl(d->fd, FIONREAD, &queued))
+		return;
+	for (; queued > 0 && (n = read(d->fd, events, sizeof(events))) > 0; queued -= (int)n) {
 		const char *p = events;
 
 		while (p < events + n) {
@@ -412,7 +474,7 @@ int identity_new(
 		identity_free(d);
 		return r;
 	}
-	walk_from(d, d->options.cgroups, "");
+	walk_all(d);
 	if (d->stats.cgroups == 0) {
 		int r = err_set(err, ENOENT, "%s: no cgroups can be read there", options->cgroups);
 

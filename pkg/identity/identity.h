@@ -83,7 +83,7 @@ struct identity_ids {
  *   kubepods.slice/kubepods-pod0a1b..._2c.slice/cri-containerd-ID.scope
  *   kubepods/burstable/pod0a1b...-2c/ID
  *   system.slice/docker-ID.scope, machine.slice/libpod-ID.scope/container
- * The first container named is the one, and the pod the last one before it: what is below is made
+ * The first container named is the one, and the first pod before it is its: what is below is made
  * by those in the container, who may call it as they like.
  */
 void identity_parse_cgroup(const char *path, struct identity_ids *ret_ids);

@@ -96,7 +96,8 @@ void identity_parse_cgroup(const char *path, struct identity_ids *ret_ids)
 
 		if (parse_container(part, ids.container))
 			break;
-		parse_pod(part, ids.uid);
+		if (!ids.uid[0])
+			parse_pod(part, ids.uid);
 		path += len + (path[len] == '/');
 	}
 	*ret_ids = ids;

@@ -2,7 +2,7 @@
 /*
  * The names are tested as the runtimes and the kubelet write them; the hierarchy as plain
  * directories of a tmpfs, whose inode numbers are their ids, and not used again, as those of
- * cgroups are. Real cgroups: the native tests.
+ * cgroups are; and as cgroups where those may be made. Processes in them: the native tests.
  */
 #include <check.h>
 #include <errno.h>
@@ -58,6 +58,8 @@ START_TEST(cgroup_paths)
 		/* Docker in a pod; a container that would like to be another pod */
 		{"/kubepods/pod" UID "/" ID "/docker/" OTHER, UID, ID},
 		{"/kubepods/pod" UID "/" ID "/kubepods/pod" STATIC "/" OTHER, UID, ID},
+		/* likewise, and its runtime names containers otherwise */
+		{"/kubepods/pod" UID "/web-1/pod" STATIC "/" OTHER, UID, OTHER},
 		/* no pod */
 		{"/system.slice/docker-" ID ".scope", "", ID},
 		{"/docker/" ID, "", ID},
@@ -382,6 +384,107 @@ START_TEST(full)
 }
 END_TEST
 
+static unsigned watches(const struct world *w)
+{
+	char line[256];
+	unsigned n = 0;
+	FILE *f;
+
+	snprintf(line, sizeof(line), "/proc/self/fdinfo/%d", identity_fd(w->identity));
+	f = fopen(line, "re");
+	ck_assert_ptr_nonnull(f);
+	while (fgets(line, sizeof(line), f))
+		n += strncmp(line, "inotify ", 8) == 0;
+	fclose(f);
+	return n;
+}
+
+static void gone_is_gone(struct world *w)
+{
+	uint64_t first, second;
+
+	make_cgroup(w, "/docker");
+	world_open(w, 3);
+	for (int i = 0; i < 10; i++) {
+		first = make_cgroup(w, "/docker/" ID);
+		identity_update(w->identity);
+		ck_assert_uint_eq(watches(w), 3);
+		remove_cgroup(w, "/docker/" ID);
+		identity_update(w->identity);
+		ck_assert_uint_eq(watches(w), 2);
+		check_names(w, first, "", "", "001122334455");
+	}
+	/* all of this is told at once: the events of the first are about the second's path */
+	first = make_cgroup(w, "/docker/" ID);
+	remove_cgroup(w, "/docker/" ID);
+	second = make_cgroup(w, "/docker/" ID);
+	identity_update(w->identity);
+	ck_assert_uint_ne(first, second);
+	check_names(w, second, "", "", "001122334455");
+	ck_assert_uint_eq(watches(w), 3);
+	/* it is not taken for one that is gone */
+	make_cgroup(w, "/docker/" OTHER);
+	identity_update(w->identity);
+	check_names(w, second, "", "", "001122334455");
+	ck_assert_uint_eq(stats_of(w).left_out, 1);
+	ck_assert_uint_eq(stats_of(w).cgroups, 3);
+	remove_cgroup(w, "/docker/" OTHER);
+	remove_cgroup(w, "/docker/" ID);
+	remove_cgroup(w, "/docker");
+	identity_update(w->identity);
+	ck_assert_uint_eq(watches(w), 1);
+}
+
+START_TEST(gone)
+{
+	WORLD w;
+
+	world_init(&w);
+	gone_is_gone(&w);
+}
+END_TEST
+
+static void remove_root(char (*root)[80])
+{
+	rmdir(*root);
+}
+
+/* The kernel tells less of these than of directories: nothing to those who watch one itself. */
+START_TEST(gone_cgroup)
+{
+	CLEANUP(remove_root)
+	char root[80] = "";
+	WORLD w;
+	char mount[40], path[80];
+
+	world_init(&w);
+	if (mount_find("cgroup2", mount, sizeof(mount)))
+		return;
+	snprintf(w.cgroups, sizeof(w.cgroups), "%s/ebpfdump-identity-%d", mount, getpid());
+	if (mkdir(w.cgroups, 0700))
+		return; /* not allowed, or read-only */
+	memcpy(root, w.cgroups, sizeof(root));
+	/* where make() makes them */
+	snprintf(path, sizeof(path), "%s/cgroups", w.root);
+	ck_assert_int_eq(rmdir(path), 0);
+	ck_assert_int_eq(symlink(root, path), 0);
+	gone_is_gone(&w);
+}
+END_TEST
+
+/* A name that readdir() shows and most tools do not. */
+START_TEST(hidden)
+{
+	WORLD w;
+	uint64_t id;
+
+	world_init(&w);
+	id = make_cgroup(&w, "/docker/" ID "/.inner");
+	world_open(&w, 100);
+	check_names(&w, id, "", "", "001122334455");
+}
+END_TEST
+
 START_TEST(no_logs)
 {
 	WORLD w;
@@ -444,6 +547,9 @@ int main(void)
 	tcase_add_test(t, comes_and_goes);
 	tcase_add_test(t, backs_off);
 	tcase_add_test(t, full);
+	tcase_add_test(t, gone);
+	tcase_add_test(t, gone_cgroup);
+	tcase_add_test(t, hidden);
 	tcase_add_test(t, no_logs);
 	tcase_add_test(t, overflow);
 	suite_add_tcase(s, t);
