@@ -575,17 +575,34 @@ static __always_inline struct conn *conn_make(
 	return bpf_map_lookup_elem(&conns, &key);
 }
 
-/* Once the connection is established. What the counters count since then, they count in the
- * sequence number as well. */
+static __always_inline u32 isn_difference(struct tcp_sock *tp)
+{
+	return BPF_CORE_READ(tp, snd_una) - (u32)BPF_CORE_READ(tp, bytes_acked) -
+	       (BPF_CORE_READ(tp, rcv_nxt) - (u32)BPF_CORE_READ(tp, bytes_received));
+}
+
+/*
+ * Once the connection is established. What the counters count since then, they count in the
+ * sequence number as well, a moment earlier: another CPU may be between the two, as packets come
+ * while a call is here. What is read twice the same is right.
+ */
 static __always_inline void conn_isn(struct conn *c, struct sock *sk)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	u32 first, second;
 
 	if (state == TCP_SYN_SENT || state == TCP_CLOSE)
 		return;
-	c->isn_difference = BPF_CORE_READ(tp, snd_una) - (u32)BPF_CORE_READ(tp, bytes_acked) -
-			    (BPF_CORE_READ(tp, rcv_nxt) - (u32)BPF_CORE_READ(tp, bytes_received));
+	first = isn_difference(tp);
+	second = isn_difference(tp);
+	if (first != second) {
+		first = second;
+		second = isn_difference(tp);
+	}
+	if (first != second)
+		return; /* the next call has another try */
+	c->isn_difference = second;
 	c->isn_known = 1;
 }
 
