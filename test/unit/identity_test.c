@@ -458,11 +458,15 @@ START_TEST(gone_cgroup)
 	char mount[40], path[80];
 
 	world_init(&w);
-	if (mount_find("cgroup2", mount, sizeof(mount)))
+	if (mount_find("cgroup2", mount, sizeof(mount))) {
+		puts("gone_cgroup: SKIPPED, no cgroup2 file system is mounted here");
 		return;
+	}
 	snprintf(w.cgroups, sizeof(w.cgroups), "%s/ebpfdump-identity-%d", mount, getpid());
-	if (mkdir(w.cgroups, 0700))
-		return; /* not allowed, or read-only */
+	if (mkdir(w.cgroups, 0700)) {
+		printf("gone_cgroup: SKIPPED, %s: %s\n", w.cgroups, strerror(errno));
+		return;
+	}
 	memcpy(root, w.cgroups, sizeof(root));
 	/* where make() makes them */
 	snprintf(path, sizeof(path), "%s/cgroups", w.root);
