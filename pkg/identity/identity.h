@@ -17,8 +17,9 @@
  * Cgroup v2 alone: its ids, those of bpf_get_current_cgroup_id(), are inode numbers of its files.
  *
  * One thread. identity_new() reads the whole hierarchy, some 20 us for each cgroup; afterwards
- * nothing but directories is read, and that seldom: see identity_find(). Memory: some 200 bytes for
- * each cgroup, at most `max` of them.
+ * nothing but directories is read, and that seldom: see identity_find(). Memory: some 300 bytes for
+ * each cgroup, 600 in a container, at most `max` of them; and an inotify watch of the kernel's (1
+ * KiB) for each that is there.
  */
 #ifndef EBPFDUMP_IDENTITY_H
 #define EBPFDUMP_IDENTITY_H
