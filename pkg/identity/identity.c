@@ -297,7 +297,8 @@ static void watch(struct identity *d, struct cgroup *c)
 		log_warn("cgroup %s cannot be watched: %s; messages of containers that start in it "
 			 "name no pod%s",
 			c->path, strerror(errno),
-			errno == ENOSPC ? ": raise fs.inotify.max_user_watches" : "");
+			errno == ENOSPC ? ": raise fs.inotify.max_user_watches, and start anew"
+					: "");
 	d->said_unwatched = true;
 }
 

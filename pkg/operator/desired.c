@@ -11,10 +11,12 @@
  * it loads, connections, and room. Measured 96 MiB with 10 000 open connections, 64 MiB of them
  * buffers. */
 #define MEMORY_BASE_MIB 160
-#define SECRET_DIR	"/etc/ebpfdump/callback"
-#define MARKER_DIR	"/etc/ebpfdump/marker"
-#define SPOOL_DIR	"/var/spool/ebpfdump"
-#define CGROUP_DIR	"/sys/fs/cgroup"
+/* What it and the kernel, which watches it, hold of a control group (pkg/identity). */
+#define CGROUP_BYTES 1600
+#define SECRET_DIR   "/etc/ebpfdump/callback"
+#define MARKER_DIR   "/etc/ebpfdump/marker"
+#define SPOOL_DIR    "/var/spool/ebpfdump"
+#define CGROUP_DIR   "/sys/fs/cgroup"
 /* Where the kubelet keeps pods' logs; the loader's default of --pod-logs. */
 #define POD_LOGS_DIR "/var/log"
 #define KEY_BYTES    32
@@ -247,7 +249,7 @@ static void put_resources(
 {
 	const struct spec *l = &spec->loader;
 	uint64_t bytes = l->buffer_bytes + l->output_buffer + l->ring_bytes +
-			 (has_callback(spec) ? l->queue_bytes : 0);
+			 l->cgroups * CGROUP_BYTES + (has_callback(spec) ? l->queue_bytes : 0);
 	struct json_object *resources, *requests;
 	char limit[32];
 
