@@ -11,6 +11,9 @@
 #define DRAIN_MS	  5000 /* what is under way, at the end (R5.3) */
 #define FLUSH_MS	  2000 /* events, then */
 #define FLUSH_POLL_MS	  20
+/* /readyz wants an answer within a minute. A lease brings one every 2 s; without it there are
+ * bookmarks alone, and a server may send them as seldom as it likes. */
+#define CONTACT_MS 20000
 /* Of requests, as controller-runtime has it. */
 #define QPS   20
 #define BURST 30
@@ -224,6 +227,23 @@ static int start_proxy(struct app *a, struct err *err)
 		&a->proxy, err);
 }
 
+/* ---- is the API server there? ---- */
+
+static void on_contact(void *ctx)
+{
+	struct app *a = ctx;
+	struct kube_client_stats s;
+
+	kube_client_stats(a->client, &s);
+	if (a->stopping || kube_now_ns() - s.last_contact_ns < CONTACT_MS * UINT64_C(1000000))
+		return;
+	if (kube_request(a->client,
+		    &(struct kube_request_options){
+			    .path = "/version", .flags = KUBE_UNLIMITED | KUBE_NO_RETRY},
+		    NULL) < 0)
+		log_debug("the API server is not asked for its version");
+}
+
 /* ---- the beginning ---- */
 
 /* A test's service account has none; elsewhere it is a pod's. */
@@ -369,6 +389,8 @@ static int start(struct app *a, struct err *err)
 	r = loop_add_signal(a->loop, SIGTERM, on_signal, a);
 	if (!r)
 		r = loop_add_signal(a->loop, SIGINT, on_signal, a);
+	if (!r)
+		r = loop_add_timer(a->loop, CONTACT_MS, CONTACT_MS, on_contact, a, &a->contact);
 	if (r)
 		return err_set(err, -r, "the event loop cannot be set up: %s", strerror(-r));
 	r = start_client(a, err);

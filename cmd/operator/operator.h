@@ -31,7 +31,8 @@ struct app {
 	struct reconciler *reconciler;
 	struct telemetry *telemetry;
 	bool proxy_up, stopping, released;
-	struct loop_source *timer; /* of the step of the shut-down */
+	struct loop_source *timer;   /* of the step of the shut-down */
+	struct loop_source *contact; /* whether the API server is there, where nothing else asks */
 	uint64_t flush_until_ns;
 	struct call_count calls[CALLS_MAX];
 	uint32_t call_count;

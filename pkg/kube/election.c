@@ -8,6 +8,7 @@
 #define GRACE_NS      (20 * KUBE_SECOND) /* R3.10 */
 #define TIMEOUT_MIN   1000
 #define RELEASE_TRIES 3
+#define SAID_AFTER    3 /* tries in a row that failed: then the log says why */
 
 struct kube_election {
 	struct kube_election_options options;
@@ -19,8 +20,10 @@ struct kube_election {
 	struct loop_source *timer; /* the next try, or the deadline if that is earlier */
 	uint64_t next_try_ns;	   /* 0: one runs */
 	char told[KUBE_IDENTITY_MAX];
-	bool writes; /* what runs is a write */
-	bool over;   /* lost, or released: no more tries */
+	uint32_t failed_tries; /* in a row */
+	bool failing;	       /* something of the try that runs has failed */
+	bool writes;	       /* what runs is a write */
+	bool over;	       /* lost, or released: no more tries */
 	bool releasing;
 	int release_tries;
 	uint64_t release_until_ns;
@@ -37,6 +40,7 @@ static uint64_t wall(const struct kube_election *e)
 static void note_failure(struct kube_election *e, const char *why)
 {
 	e->stats.failures++;
+	e->failing = true;
 	kube_one_line(span_str(why), e->stats.last_error, sizeof(e->stats.last_error));
 	log_debug("kube: lease %s/%s: %s", e->namespace, e->name, e->stats.last_error);
 }
@@ -216,6 +220,16 @@ static void carry_out(struct kube_election *e, enum kube_lease_action action)
 	}
 }
 
+/* The try came to what it should: what failed before is over. */
+static void note_success(struct kube_election *e)
+{
+	if (e->failed_tries >= SAID_AFTER)
+		log_info("lease %s/%s: it goes on", e->namespace, e->name);
+	e->failing = false;
+	e->failed_tries = 0;
+	e->stats.last_error[0] = '\0';
+}
+
 static void on_read(void *ctx, const struct kube_response *response)
 {
 	struct kube_election *e = ctx;
@@ -237,6 +251,8 @@ static void on_read(void *ctx, const struct kube_response *response)
 		response->result == KUBE_NOT_FOUND, kube_now_ns(), wall(e), &e->writing);
 	if (there && action == KUBE_LEASE_LOST)
 		note_failure(e, "another process holds the lease");
+	else if (there && action == KUBE_LEASE_WAIT)
+		note_success(e);
 	tell_holder(e);
 	carry_out(e, action);
 }
@@ -258,6 +274,8 @@ static void on_written(void *ctx, const struct kube_response *response)
 		remember(e, response->object);
 	if (!ok)
 		note_failure(e, response->error);
+	else
+		note_success(e);
 	action = kube_lease_wrote(&e->lease, ok, &e->writing, kube_now_ns());
 	tell_holder(e);
 	if (e->lease.leading && !before) {
@@ -270,6 +288,9 @@ static void on_written(void *ctx, const struct kube_response *response)
 
 static void try(struct kube_election *e)
 {
+	if (e->failing && ++e->failed_tries == SAID_AFTER)
+		log_warn("lease %s/%s: %s", e->namespace, e->name, e->stats.last_error);
+	e->failing = false;
 	e->next_try_ns = 0;
 	e->stats.tries++;
 	carry_out(e, kube_lease_try(&e->lease, kube_now_ns(), wall(e), &e->writing));

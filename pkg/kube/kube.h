@@ -375,7 +375,7 @@ struct kube_reflector_info {
 	bool incomplete; /* objects were left out: objects_max */
 	enum kube_result
 		problem; /* of the last failure since the watch was last established; KUBE_OK */
-	char why[256];	 /* in words; "" */
+	char why[512];	 /* in words; "" */
 	uint64_t last_contact_ns; /* last byte of the API server; 0: never */
 	size_t objects;
 	const char *version; /* resource version that the cache is of; as long as the reflector */
@@ -572,7 +572,7 @@ void kube_election_release(
 
 struct kube_election_stats {
 	uint64_t tries, failures, acquired;
-	char last_error[256];
+	char last_error[256]; /* since the last try that succeeded; "" */
 };
 void kube_election_stats(
 	const struct kube_election *election, struct kube_election_stats *ret_stats);

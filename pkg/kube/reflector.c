@@ -18,6 +18,7 @@
 #define CONNECT_TRIES	10
 #define INTERNAL_ERRORS 3
 #define NOT_SERVED	3 /* lists, of some 5 s: a definition that is replaced is away for less */
+#define SAID_AFTER	2 /* failures in a row: then the log says why */
 #define SHORT_WATCHES	5 /* with events, in a row: then they are not at once any more */
 #define QUERY_MAX	8192
 #define RV_MAX		256
@@ -29,6 +30,8 @@ struct kube_reflector {
 	struct loop_source *timer; /* of the phase: the backoff, the headers, the idle limit */
 	struct kube_request *request;
 	struct kube_backoff backoff;
+	uint32_t in_a_row;     /* failures since a watch stood */
+	enum kube_result said; /* the problem that the log knows of; KUBE_OK: none */
 	struct kube_cache cache;
 	char rv[RV_MAX]; /* of the cache */
 	struct kube_reflector_info info;
@@ -130,6 +133,23 @@ static void go_on(struct kube_reflector *r)
 		start_list(r);
 }
 
+/* What stays is said, once; what is over the next time is not worth a line. */
+static void say_problem(struct kube_reflector *r)
+{
+	if (++r->in_a_row < SAID_AFTER || r->said == r->info.problem)
+		return;
+	r->said = r->info.problem;
+	log_warn("list and watch of %s: %s: %s", r->kind, kube_result_name(r->said), r->info.why);
+}
+
+static void say_recovered(struct kube_reflector *r)
+{
+	r->in_a_row = 0;
+	if (r->said != KUBE_OK)
+		log_info("list and watch of %s: it goes on", r->kind);
+	r->said = KUBE_OK;
+}
+
 /* A step of the backoff, at least as long as the server asked for. */
 static void back_off(struct kube_reflector *r, bool watch, int64_t retry_after_s)
 {
@@ -141,6 +161,7 @@ static void back_off(struct kube_reflector *r, bool watch, int64_t retry_after_s
 	ns = kube_backoff_next(&r->backoff, kube_random());
 	if (retry_after_s > 0)
 		ns = MAX(ns, (uint64_t)retry_after_s * KUBE_SECOND);
+	say_problem(r);
 	wait_then(r, watch, ns);
 }
 
@@ -559,6 +580,7 @@ static void on_answer(void *ctx)
 	r->info.phase = KUBE_WATCHING;
 	r->info.problem = KUBE_OK;
 	r->info.why[0] = '\0';
+	say_recovered(r);
 	r->info.last_contact_ns = r->last_byte_ns = r->watch_began_ns = now;
 	if (!r->healthy_since_ns)
 		r->healthy_since_ns = now;

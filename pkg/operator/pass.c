@@ -108,7 +108,9 @@ static void keep_facts(struct reconciler *r)
 	snprintf(r->facts.uid, sizeof(r->facts.uid), "%s",
 		kube_get_string(p->winner, "metadata.uid"));
 	r->facts.generation = kube_get_int(p->winner, "metadata.generation", 0);
-	r->facts.daemonset = said ? NULL : json_object_get(set);
+	/* loaders that run are counted though what they shall be could not be written */
+	r->facts.daemonset =
+		p->facts.problem == OPERATOR_NAME_CONFLICT ? NULL : json_object_get(set);
 }
 
 static enum kube_outcome outcome_of(struct reconciler *r, uint64_t *ret_after)

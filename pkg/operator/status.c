@@ -67,6 +67,7 @@ static void judge_rollout(struct verdict *v, const struct operator_facts *facts)
 {
 	const struct counts *c = &v->counts;
 	long long desired = c->desired, updated = c->updated, ready = c->ready;
+	long long available = c->available;
 
 	v->ready = "False";
 	v->progressing = "True";
@@ -83,10 +84,15 @@ static void judge_rollout(struct verdict *v, const struct operator_facts *facts)
 	} else if (updated < desired) {
 		snprintf(v->text, sizeof(v->text), "%lld of %lld loaders have the present spec",
 			updated, desired);
-	} else if (c->available < desired) {
+	} else if (available < desired) {
 		v->ready_reason = "PodsUnavailable";
-		snprintf(
-			v->text, sizeof(v->text), "%lld of %lld loaders are ready", ready, desired);
+		if (ready < desired)
+			snprintf(v->text, sizeof(v->text), "%lld of %lld loaders are ready", ready,
+				desired);
+		else
+			snprintf(v->text, sizeof(v->text),
+				"%lld of %lld loaders are ready, %lld of them for long enough (5 s)",
+				ready, desired, available);
 	} else {
 		v->ready = "True";
 		v->ready_reason = "AllNodesReady";
@@ -109,6 +115,8 @@ static void judge(struct verdict *v, const struct operator_facts *facts)
 	v->degraded = "False";
 	v->degraded_reason = "AsExpected";
 	if (facts->problem != OPERATOR_FINE) {
+		/* of those that run none is known to have the present spec */
+		v->counts.updated = 0;
 		v->ready = v->progressing = "False";
 		v->degraded = "True";
 		v->ready_reason = v->progressing_reason = v->degraded_reason =

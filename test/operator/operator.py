@@ -478,6 +478,8 @@ def nodes():
             after = t.condition("default/web", "Ready")
             assert after["status"] != before["status"] or after["lastTransitionTime"] == before["lastTransitionTime"]
             assert t.state("default/web", "Degraded") == "False/AsExpected"
+            if what.endswith("long enough"):
+                assert after["message"] == "3 of 3 loaders are ready, 2 of them for long enough (5 s)", after
         assert t.condition("default/web", "Accepted") == accepted
         assert len([w for w in t.api.writes() if w[3] == "daemonsets"]) == 1
 
@@ -938,6 +940,9 @@ def a_webhook_that_fails():
         t.api.change("ebpfdumps", "default/web", lambda d: d["spec"].update(interfaces=["b"]))
         until("it is said", lambda: t.state("default/web", "Ready") == "False/ApplyFailed")
         assert "failed calling webhook" in t.condition("default/web", "Degraded")["message"]
+        # the loaders run on, and are counted; with the present spec there is none
+        status = t.api.get("ebpfdumps", "default/web")["status"]
+        assert (status["nodes"], status["readyNodes"], status["updatedNodes"]) == ("2/2", 2, 0), status
         t.api.fault = None
         until("and over", lambda: "--interface=b" in t.args())
         t.ready()
@@ -1315,6 +1320,34 @@ def telemetry():
 
 
 @scenario
+def quiet_cluster():
+    """Without a lease, and with a server that sends no bookmarks: nothing happens for minutes, and it stays ready."""
+    with Test() as t:
+        port = free_port()
+        t.operator("--listen=127.0.0.1:%d" % port)
+        until("ready", lambda: ask(port, "/readyz")[0] == 200)
+        end = time.monotonic() + 65
+        while time.monotonic() < end:
+            assert ask(port, "/readyz") == (200, "ready: leader\n"), ask(port, "/readyz")
+            time.sleep(1)
+
+
+@scenario
+def says_why():
+    """No definition, and no right to the lease: the log says so, once each."""
+    with Test() as t:
+        t.api.crd = False
+        t.api.fault = lambda verb, resource, key: (lambda h: h.fail(403, "Forbidden", "not yours")) if resource == "leases" else None
+        o = t.operator(*LEASE_FLAGS, leader=True)
+        until("the lease", lambda: [line for line in o.log if "lease " + LEASE + ": " in line and "not yours" in line])
+        until("the list", lambda: [line for line in o.log if "EbpfDump: not_served: " in line and "404 page not found" in line])
+        t.api.crd, t.api.fault = True, None
+        t.api.dump("web")
+        t.ready()
+        assert len([line for line in o.log if "not yours" in line]) == 1 and len([line for line in o.log if "it goes on" in line]) == 2, o.log
+
+
+@scenario
 def flags():
     def run(*args, env=None):
         return subprocess.run([PROGRAM, *args], env=env or {"PATH": os.environ["PATH"]}, text=True, capture_output=True,
@@ -1446,7 +1479,7 @@ def run_one(fn):
 def main():
     chosen = [s for s in scenarios if not sys.argv[2:] or s.__name__ in sys.argv[2:]]
     # the long ones among the first: the others fill the time
-    first = ("trouble", "pod_security", "slow_api", "proxy_that_hangs", "crash_points_of_a_leader", "back_after_long", "ends_at_every_call", "crash_points")
+    first = ("quiet_cluster", "trouble", "pod_security", "slow_api", "proxy_that_hangs", "crash_points_of_a_leader", "back_after_long", "ends_at_every_call", "crash_points")
     chosen.sort(key=lambda s: first.index(s.__name__) if s.__name__ in first else len(first))
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         results = list(pool.map(run_one, chosen))

@@ -461,6 +461,10 @@ START_TEST(rollout)
 			"Accepted=True/Accepted Ready=False/ApplyFailed Progressing=False/ApplyFailed "
 			"Degraded=True/ApplyFailed",
 			"0/0", NULL, OPERATOR_APPLY_FAILED},
+		{SET(2, 2, 3, 3, 3, 3),
+			"Accepted=True/Accepted Ready=False/ApplyFailed Progressing=False/ApplyFailed "
+			"Degraded=True/ApplyFailed",
+			"3/3", NULL, OPERATOR_APPLY_FAILED},
 		{NULL,
 			"Accepted=True/Accepted Ready=False/SelectorConflict "
 			"Progressing=False/SelectorConflict Degraded=True/SelectorConflict",
@@ -482,8 +486,14 @@ START_TEST(rollout)
 		ck_assert_str_eq(conditions_of(status), cases[i].conditions);
 		ck_assert_str_eq(kube_get_string(status, "nodes"), cases[i].nodes);
 		ck_assert_int_eq(kube_get_int(status, "observedGeneration", 0), 3);
-		ck_assert_int_eq(operator_rolled_out(facts.daemonset),
-			cases[i].set && !cases[i].trouble &&
+		ck_assert_int_eq(kube_get_int(status, "updatedNodes", -1),
+			cases[i].problem != OPERATOR_FINE
+				? 0
+				: kube_get_int(
+					  facts.daemonset, "status.updatedNumberScheduled", 0));
+		ck_assert_int_eq(
+			operator_rolled_out(facts.daemonset) && cases[i].problem == OPERATOR_FINE,
+			cases[i].set && !cases[i].trouble && cases[i].problem == OPERATOR_FINE &&
 				strstr(cases[i].conditions, "Progressing=False") != NULL);
 		json_object_put(status);
 		json_object_put(facts.daemonset);
