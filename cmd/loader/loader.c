@@ -51,8 +51,7 @@ static void on_message(void *ctx, const struct dump_message *message)
 	int r;
 
 	traffic_count(&l->traffic, message);
-	pods_name(l, &m);
-	if (!dump_filter_pass(&l->filter, message) || !pods_wanted(l, &m)) {
+	if (!dump_filter_pass(&l->filter, message) || !pods_pass(l, &m)) {
 		l->filtered++;
 		return;
 	}

@@ -88,11 +88,10 @@ void own_done(struct loader *l);
 /* The marker of a request that goes out on this socket: for sink_callback. */
 size_t own_line(void *loader, int fd, char *line, size_t size);
 
-/* pods.c: with the loop; for each message. */
+/* pods.c. With the loop. */
 int pods_wire(struct loader *l);
-void pods_name(struct loader *l, struct dump_message *m);
-/* Whether --namespace lets it through. */
-bool pods_wanted(const struct loader *l, const struct dump_message *m);
+/* Names the message's pod. Whether --namespace lets it through. */
+bool pods_pass(struct loader *l, struct dump_message *m);
 
 void traffic_count(struct traffic *t, const struct dump_message *m);
 void traffic_metrics(const struct traffic *t, struct metrics *m);

@@ -39,19 +39,14 @@ int pods_wire(struct loader *l)
 		&(struct loop_source *){0});
 }
 
-void pods_name(struct loader *l, struct dump_message *m)
+bool pods_pass(struct loader *l, struct dump_message *m)
 {
 	const struct identity_names *names =
 		l->identity ? identity_find(l->identity, m->conn->cgroup_id, l->turn_ns) : NULL;
+	const struct spec_names *wanted = &l->spec->namespaces;
 
 	if (names)
 		m->pod = (struct dump_pod){names->namespace, names->pod, names->container};
-}
-
-bool pods_wanted(const struct loader *l, const struct dump_message *m)
-{
-	const struct spec_names *wanted = &l->spec->namespaces;
-
 	for (uint32_t i = 0; i < wanted->count; i++)
 		if (span_eq(m->pod.namespace, span_str(wanted->names[i])))
 			return true;

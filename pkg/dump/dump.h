@@ -29,8 +29,7 @@ struct dump_conn {
 	uint32_t pid;	    /* 0 unknown */
 	char comm[16];	    /* NUL-terminated, may hold any bytes; "" unknown */
 	char interface[16]; /* NUL-terminated; "" unknown */
-	uint64_t
-		cgroup_id; /* of that process; 0 unknown. Not written: it is what pod is found by */
+	uint64_t cgroup_id; /* of that process; 0 unknown. Not written: the pod is found by it */
 };
 
 /* Whose process it is: what is not known is empty, and not written. */

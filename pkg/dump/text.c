@@ -3,8 +3,9 @@
  * The line for people:
  *
  *     12:34:56.789 ↑ 10.0.0.1:50000 → 10.0.0.2:80        GET  example.org/path  curl[4242]
- * shop/web-5f7/nginx 12:34:56.792 ↓ 10.0.0.1:50000 ← 10.0.0.2:80    200 GET  example.org/path  1.2
- * kB  3.4 ms ...
+ *     12:34:56.792 ↓ 10.0.0.1:50000 ← 10.0.0.2:80    200 GET  example.org/path  1.2 kB  3.4 ms ...
+ *
+ * and at the end, where there is one, the pod: shop/web-5f7/nginx.
  *
  * Sent or received by this machine, then always client and server, with the arrow the way the
  * message went. What does not fit its column pushes the rest to the right.

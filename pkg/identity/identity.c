@@ -10,7 +10,6 @@
 #include "pkg/identity/identity.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/inotify.h>
