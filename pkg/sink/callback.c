@@ -498,6 +498,21 @@ static void set_up(struct callback *c, uint64_t now)
 				MIN(c->parcels[i].due_ns, now + next_random(c) % 1000 * NS_PER_MS);
 }
 
+/* Nothing waits any more for what is out for so long, or for the probes among it. */
+static void set_aside(struct callback *c, uint64_t now, bool probes_only)
+{
+	for (uint32_t i = 0; i < c->n_parcels; i++) {
+		struct parcel *p = &c->parcels[i];
+
+		if (p->state != OUT || p->stalled || now - p->began_ns < STALLED_MS * NS_PER_MS ||
+			(probes_only && !p->request.fresh))
+			continue;
+		leave_lane(c, p);
+		p->stalled = true;
+		c->n_stalled++;
+	}
+}
+
 /*
  * None of the requests that are out was answered for a while. They may hang for as long as the
  * time-out lets them: nothing else waits for them any more. Should they be answered after all, that
@@ -508,15 +523,7 @@ static void check_stall(struct callback *c, uint64_t now)
 	if (now - c->heard_ns < STALLED_MS * NS_PER_MS || c->n_out == c->n_stalled ||
 		(!c->down && c->n_out - c->n_stalled < c->concurrency))
 		return;
-	for (uint32_t i = 0; i < c->n_parcels; i++) {
-		struct parcel *p = &c->parcels[i];
-
-		if (p->state != OUT || p->stalled || now - p->began_ns < STALLED_MS * NS_PER_MS)
-			continue;
-		leave_lane(c, p);
-		p->stalled = true;
-		c->n_stalled++;
-	}
+	set_aside(c, now, false);
 	if (c->down)
 		return;
 	snprintf(c->trouble, sizeof(c->trouble), "no answer to %u requests", c->n_out);
@@ -710,6 +717,8 @@ static void on_tick(void *ctx)
 	struct callback *c = ctx;
 
 	look_at_secrets(c);
+	/* others may be answered by now: it went out a moment before the receiver was back */
+	set_aside(c, clock_mono_ns(), true);
 	transport_run(c->transport);
 }
 
